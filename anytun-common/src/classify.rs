@@ -1,0 +1,176 @@
+//! THE decoder: the octets of a frame become the place of a UDP datagram, or the reason why there is none. The XDP
+//! program runs it on packet memory, the user half on received frames, so the two can never disagree.
+
+use crate::map::ServiceKey;
+use crate::verdict::Verdict;
+use crate::wire::{Bytes, checksum, ethernet, ipv4, ipv6, mapped, udp};
+
+/// A whole, unfragmented UDP datagram and where its parts lie. Offsets count octets from the start of the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    /// Offset of the IP header; the octets before it are Ethernet and its tags.
+    pub network: usize,
+    /// Offset of the UDP payload.
+    pub payload: usize,
+    /// Octets of the UDP payload, by the UDP length.
+    pub length: usize,
+    /// Whether the IP header is IPv4; if not it is IPv6.
+    pub v4: bool,
+    /// DSCP and ECN: the type of service (IPv4) or traffic class (IPv6).
+    pub tos: u8,
+    /// Source address, an IPv4 one mapped.
+    pub source: [u8; 16],
+    /// Source port.
+    pub source_port: u16,
+    /// Destination address, an IPv4 one mapped.
+    pub destination: [u8; 16],
+    /// Destination port.
+    pub destination_port: u16,
+}
+
+impl Datagram {
+    /// The key under which the map of services would know this datagram.
+    #[inline(always)]
+    pub const fn service_key(&self) -> ServiceKey {
+        ServiceKey::new(self.destination, self.destination_port)
+    }
+}
+
+/// What the IP header says about the datagram behind it.
+struct Network {
+    /// Offset of the UDP header.
+    transport: usize,
+    /// Octets from there to the end of the IP packet.
+    length: usize,
+    v4: bool,
+    tos: u8,
+    source: [u8; 16],
+    destination: [u8; 16],
+}
+
+/// Finds the UDP datagram of a frame. The verdict of a failure is one of those that pass to the kernel.
+#[inline(always)]
+pub fn classify<B: Bytes + ?Sized>(frame: &B) -> Result<Datagram, Verdict> {
+    let head = frame.read::<{ ethernet::HEADER }>(0).ok_or(Verdict::Truncated)?;
+    if head[0] & 1 != 0 {
+        return Err(Verdict::GroupAddress);
+    }
+    let (ethertype, at) = untag(frame, u16::from_be_bytes([head[12], head[13]]))?;
+    let network = match ethertype {
+        ethernet::IPV4 => network_v4(frame, at)?,
+        ethernet::IPV6 => network_v6(frame, at)?,
+        _ => return Err(Verdict::NotIp),
+    };
+    let header = frame.read::<{ udp::HEADER }>(network.transport).ok_or(Verdict::Truncated)?;
+    let length = u16::from_be_bytes([header[4], header[5]]) as usize;
+    let source_port = u16::from_be_bytes([header[0], header[1]]);
+    if length < udp::HEADER || length > network.length || source_port == 0 {
+        return Err(Verdict::MalformedUdp);
+    }
+    Ok(Datagram {
+        network: at,
+        payload: network.transport + udp::HEADER,
+        length: length - udp::HEADER,
+        v4: network.v4,
+        tos: network.tos,
+        source: network.source,
+        source_port,
+        destination: network.destination,
+        destination_port: u16::from_be_bytes([header[2], header[3]]),
+    })
+}
+
+/// Steps over up to two tags: the EtherType behind them and the offset behind that.
+#[inline(always)]
+fn untag<B: Bytes + ?Sized>(frame: &B, first: u16) -> Result<(u16, usize), Verdict> {
+    if !ethernet::is_tag(first) {
+        return Ok((first, ethernet::HEADER));
+    }
+    let tag = frame.read::<{ ethernet::TAG }>(ethernet::HEADER).ok_or(Verdict::Truncated)?;
+    let second = u16::from_be_bytes([tag[2], tag[3]]);
+    if !ethernet::is_tag(second) {
+        return Ok((second, ethernet::HEADER + ethernet::TAG));
+    }
+    let tag = frame.read::<{ ethernet::TAG }>(ethernet::HEADER + ethernet::TAG).ok_or(Verdict::Truncated)?;
+    let third = u16::from_be_bytes([tag[2], tag[3]]);
+    if ethernet::is_tag(third) {
+        return Err(Verdict::VlanDepth);
+    }
+    Ok((third, ethernet::HEADER + 2 * ethernet::TAG))
+}
+
+#[inline(always)]
+fn network_v4<B: Bytes + ?Sized>(frame: &B, at: usize) -> Result<Network, Verdict> {
+    let h = frame.read::<{ ipv4::HEADER }>(at).ok_or(Verdict::Truncated)?;
+    let header = (h[0] & 0x0f) as usize * 4;
+    let total = u16::from_be_bytes([h[2], h[3]]) as usize;
+    if h[0] >> 4 != 4 || header < ipv4::HEADER || total < header {
+        return Err(Verdict::MalformedIp);
+    }
+    if frame.length() < at + total {
+        return Err(Verdict::Truncated);
+    }
+    if checksum::fold(checksum::add(options_sum(frame, at, header)?, &h)) != 0xffff {
+        return Err(Verdict::IpChecksum);
+    }
+    if u16::from_be_bytes([h[6], h[7]]) & ipv4::FRAGMENT_MASK != 0 {
+        return Err(Verdict::Fragment);
+    }
+    if h[9] != udp::PROTOCOL {
+        return Err(Verdict::NotUdp);
+    }
+    Ok(Network {
+        transport: at + header,
+        length: total - header,
+        v4: true,
+        tos: h[1],
+        source: mapped([h[12], h[13], h[14], h[15]]),
+        destination: mapped([h[16], h[17], h[18], h[19]]),
+    })
+}
+
+/// The checksum's share of the options of an IPv4 header of `header` octets at `at`.
+#[inline(always)]
+fn options_sum<B: Bytes + ?Sized>(frame: &B, at: usize, header: usize) -> Result<u64, Verdict> {
+    const MAX_WORDS: usize = (60 - ipv4::HEADER) / 4;
+    let mut sum = 0;
+    // A fixed number of turns, because the verifier has to see the end.
+    for word in 0..MAX_WORDS {
+        let offset = ipv4::HEADER + word * 4;
+        if offset >= header {
+            break;
+        }
+        let octets = frame.read::<4>(at + offset).ok_or(Verdict::Truncated)?;
+        sum += u64::from(u32::from_be_bytes(octets));
+    }
+    Ok(sum)
+}
+
+#[inline(always)]
+fn network_v6<B: Bytes + ?Sized>(frame: &B, at: usize) -> Result<Network, Verdict> {
+    let h = frame.read::<{ ipv6::HEADER }>(at).ok_or(Verdict::Truncated)?;
+    if h[0] >> 4 != 6 {
+        return Err(Verdict::MalformedIp);
+    }
+    let length = u16::from_be_bytes([h[4], h[5]]) as usize;
+    if frame.length() < at + ipv6::HEADER + length {
+        return Err(Verdict::Truncated);
+    }
+    match h[6] {
+        udp::PROTOCOL => {}
+        ipv6::FRAGMENT => return Err(Verdict::Fragment),
+        _ => return Err(Verdict::NotUdp),
+    }
+    let mut source = [0; 16];
+    source.copy_from_slice(&h[8..24]);
+    let mut destination = [0; 16];
+    destination.copy_from_slice(&h[24..40]);
+    Ok(Network {
+        transport: at + ipv6::HEADER,
+        length,
+        v4: false,
+        tos: ipv6::traffic_class(h[0], h[1]),
+        source,
+        destination,
+    })
+}

@@ -1,0 +1,81 @@
+//! What became of a packet: one enum for both halves, so that a counter has one name wherever it is shown.
+
+/// Where the counters of a [`Verdict`] are kept and what it means for the packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// XDP handed the packet to a worker.
+    Steered,
+    /// XDP left the packet to the kernel, untouched.
+    Passed,
+    /// A worker used the packet up as meant: it was sent on or was a keep-alive.
+    Done,
+    /// A worker dropped the packet.
+    Dropped,
+}
+
+macro_rules! verdicts {
+    ($($variant:ident $name:literal $outcome:ident $help:literal,)*) => {
+        /// The fate of one packet. The discriminant is the index of its counter.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u32)]
+        pub enum Verdict {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Verdict {
+            /// Every verdict, in the order of the counters.
+            pub const ALL: &[Verdict] = &[$(Verdict::$variant,)*];
+            /// How many there are: the length of a block of counters.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name used in `status`, metrics and logs.
+            pub const fn name(self) -> &'static str {
+                match self { $(Verdict::$variant => $name,)* }
+            }
+
+            /// One sentence for an operator.
+            pub const fn help(self) -> &'static str {
+                match self { $(Verdict::$variant => $help,)* }
+            }
+
+            /// Who decided and whether the packet went on.
+            pub const fn outcome(self) -> Outcome {
+                match self { $(Verdict::$variant => Outcome::$outcome,)* }
+            }
+        }
+    };
+}
+
+verdicts! {
+    Steered "steered" Steered "handed to the AF_XDP socket of the packet's queue",
+    Truncated "truncated" Passed "shorter than the headers it announces",
+    GroupAddress "group-address" Passed "sent to a broadcast or multicast MAC address",
+    VlanDepth "vlan-depth" Passed "more than two VLAN tags",
+    NotIp "not-ip" Passed "neither IPv4 nor IPv6",
+    MalformedIp "malformed-ip" Passed "an IP header whose version or lengths contradict themselves",
+    IpChecksum "ip-checksum" Passed "an IPv4 header with a wrong checksum",
+    Fragment "fragment" Passed "a fragment of an IP packet",
+    NotUdp "not-udp" Passed "IP, but not UDP right behind the IP header",
+    MalformedUdp "malformed-udp" Passed "a UDP length that contradicts the IP length, or source port 0",
+    NotService "not-service" Passed "UDP to an address and port that is no service of this node",
+    NoSocket "no-socket" Passed "for a service, but its queue has no AF_XDP socket",
+    Forwarded "forwarded" Done "sealed for a client and handed to the kernel for transmission",
+    Keepalive "keepalive" Done "authentic and empty: the client's endpoint was noted",
+    Stray "stray" Dropped "reached a worker, but is for no service of the configuration in force",
+    Short "short" Dropped "too short for a SATP header and the client's tag",
+    UnknownMux "unknown-mux" Dropped "a MUX that no client of the service has",
+    BadTag "bad-tag" Dropped "not authentic: forged, damaged, or made with another key or role",
+    Replayed "replayed" Dropped "a sequence number seen before, or older than the client's window",
+    SenderLimit "sender-limit" Dropped "more sender IDs than the node keeps windows for",
+    PayloadType "payload-type" Dropped "a payload type that the client's network does not carry",
+    MalformedInner "malformed-inner" Dropped "an inner packet whose header contradicts itself",
+    ForeignSource "foreign-source" Dropped "an inner source address outside the client's prefixes",
+    HopLimit "hop-limit" Dropped "the inner TTL or hop limit was used up",
+    EcnMismatch "ecn-mismatch" Dropped "congestion marked outside on a packet that cannot carry the mark inside (RFC 6040)",
+    NoRoute "no-route" Dropped "no client of the network has a prefix with the inner destination",
+    NoEndpoint "no-endpoint" Dropped "the destination client has not been heard from yet",
+    TooBig "too-big" Dropped "larger than the MTU of the way to the destination client",
+    NoSequence "no-sequence" Dropped "the next lease of sequence numbers was not written in time",
+    SequenceExhausted "sequence-exhausted" Dropped "every sequence number of every sender ID of this node is used up for the client's key",
+    TxRingFull "tx-ring-full" Dropped "the transmit ring of the interface stayed full",
+}

@@ -1,0 +1,44 @@
+//! Formats on the wire, one file per protocol: offsets, values and checked reads.
+
+pub mod checksum;
+pub mod ethernet;
+pub mod ipv4;
+pub mod ipv6;
+pub mod satp;
+pub mod udp;
+
+/// Bytes that can be read at an offset, and say when they end. A slice in the user half, packet memory in the kernel half.
+pub trait Bytes {
+    /// How many octets there are.
+    fn length(&self) -> usize;
+
+    /// `N` octets from `offset`, or nothing when the end is nearer.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+}
+
+impl Bytes for [u8] {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk::<N>().copied()
+    }
+}
+
+/// An IPv4 address in the form that maps and tables use: `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
+#[inline(always)]
+pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}
+
+/// The IPv4 address of a mapped one.
+#[inline(always)]
+pub const fn unmapped(address: [u8; 16]) -> Option<[u8; 4]> {
+    match address {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+        _ => None,
+    }
+}

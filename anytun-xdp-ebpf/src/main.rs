@@ -1,0 +1,107 @@
+//! The XDP program: classify, count, and redirect what is for a service to the AF_XDP socket of its queue. Everything else
+//! goes to the kernel untouched.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+use anytun_common::classify::classify;
+use anytun_common::map::{MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, QUEUES_PER_INTERFACE, ServiceKey};
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::Bytes;
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::macros::{map, xdp};
+use aya_ebpf::maps::{HashMap, PerCpuArray, XskMap};
+use aya_ebpf::programs::XdpContext;
+
+/// Where packets must be addressed to be steered. The value is not used.
+#[map]
+static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(MAX_SERVICES, 0);
+
+/// Interface index to slot: the place of the interface in [`SOCKETS`].
+#[map]
+static SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_INTERFACES, 0);
+
+/// The AF_XDP sockets, at `slot * QUEUES_PER_INTERFACE + queue`.
+#[map]
+static SOCKETS: XskMap = XskMap::with_max_entries(MAX_SOCKETS, 0);
+
+/// One counter for every verdict and processor.
+#[map]
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
+
+/// The packet that the program runs on.
+struct Frame<'a>(&'a XdpContext);
+
+impl Bytes for Frame<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.data_end() - self.0.data()
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let start = self.0.data() + offset;
+        if start + N > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: the N octets from `start` lie between data and data_end, which the line above just checked and the
+        // verifier insists on; the memory is initialised, `[u8; N]` has no alignment, and nobody writes to the packet
+        // while the program runs.
+        Some(unsafe { *(start as *const [u8; N]) })
+    }
+}
+
+/// The program.
+#[xdp]
+pub fn anytun_xdp(ctx: XdpContext) -> u32 {
+    match steer(&ctx) {
+        Ok(action) => {
+            count(Verdict::Steered);
+            action
+        }
+        Err(verdict) => {
+            count(verdict);
+            xdp_action::XDP_PASS
+        }
+    }
+}
+
+/// Redirects a packet for a service, or says why it is none of ours.
+#[inline(always)]
+fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
+    let datagram = classify(&Frame(ctx))?;
+    // SAFETY: the value is not read; a concurrent change of the map shows as found or as not found.
+    unsafe { SERVICES.get(datagram.service_key()) }.ok_or(Verdict::NotService)?;
+    // SAFETY: a slot is written once, before the program is attached to the interface.
+    let slot = *unsafe { SLOTS.get(ctx.ingress_ifindex() as u32) }.ok_or(Verdict::NoSocket)?;
+    let queue = ctx.rx_queue_index();
+    if queue >= QUEUES_PER_INTERFACE {
+        return Err(Verdict::NoSocket);
+    }
+    SOCKETS.redirect(slot * QUEUES_PER_INTERFACE + queue, 0).map_err(|_| Verdict::NoSocket)
+}
+
+#[inline(always)]
+fn count(verdict: Verdict) {
+    if let Some(counter) = VERDICTS.get_ptr_mut(verdict as u32) {
+        // SAFETY: the pointer is to this processor's own counter, and XDP programs do not interrupt each other on one
+        // processor.
+        unsafe { *counter += 1 };
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // Never reached: nothing in the program panics, and the verifier would refuse a loop without an end.
+    loop {}
+}
+
+/// The licence the kernel reads; helpers for GPL programs need a compatible one.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// On the host the crate is built only so that plain `cargo build`, clippy and rust-analyzer see it.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("anytun-xdp-ebpf is the XDP program of anytun-xdp; `cargo xtask run` builds it for the kernel and loads it");
+}

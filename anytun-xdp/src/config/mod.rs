@@ -1,0 +1,153 @@
+//! The configuration: TOML in, checked and typed values out. Nothing behind this module sees a string it must parse.
+//! The names of tables and keys are those of the README; they are fixed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::satp::Secret;
+
+mod error;
+mod read;
+
+pub use error::{Error, Problem};
+
+/// A whole configuration whose parts fit each other.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// The table `[node]`.
+    pub node: Node,
+    /// The tables `[[interface]]`, in the order of the file; the index is the interface's slot and port.
+    pub interfaces: Vec<Interface>,
+    /// The tables `[[service]]`.
+    pub services: Vec<Service>,
+    /// The tables `[[network]]`.
+    pub networks: Vec<Network>,
+    /// The tables `[[client]]`.
+    pub clients: Vec<Client>,
+    /// What is allowed but deserves a word at start and in `check`, with its place.
+    pub warnings: Vec<Problem>,
+}
+
+/// The host that runs this program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Unique among the nodes of a service.
+    pub name: String,
+    /// Directory of the sequence leases.
+    pub state_dir: PathBuf,
+    /// SATP sender IDs that only this node uses.
+    pub sender_ids: SenderIds,
+    /// Path of the control socket.
+    pub control: PathBuf,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// An inclusive range of SATP sender IDs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SenderIds {
+    /// The lowest.
+    pub first: u16,
+    /// The highest.
+    pub last: u16,
+}
+
+/// An interface whose anytun packets the node takes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Interface {
+    /// As the kernel names it.
+    pub name: String,
+    /// The XDP and AF_XDP mode asked for.
+    pub xdp: XdpMode,
+    /// The receive queues that get a socket.
+    pub queues: Queues,
+}
+
+/// How packets leave the driver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum XdpMode {
+    /// Native XDP; zero-copy where the driver is known to be good at it, else copy.
+    Auto,
+    /// Native XDP and zero-copy, or refuse to start.
+    Zerocopy,
+    /// Native XDP and copy.
+    Native,
+    /// Generic XDP, for drivers without support of their own.
+    Generic,
+}
+
+/// The receive queues of an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queues {
+    /// Every queue the interface has when the node starts.
+    All,
+    /// From the first to the last, inclusive.
+    Range(u32, u32),
+}
+
+/// An anycast address and port that every node answers on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// The service's name.
+    pub name: String,
+    /// The anycast address.
+    pub address: IpAddr,
+    /// The UDP port; never 0.
+    pub port: u16,
+    /// Whether the UDP checksum of outgoing IPv4 packets is computed; IPv6 packets always have one.
+    pub udp_checksum: UdpChecksum,
+}
+
+/// The UDP checksum of outgoing IPv4 packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UdpChecksum {
+    /// Computed over the whole datagram.
+    Full,
+    /// Left out: zero (RFC 768).
+    Zero,
+}
+
+/// A routing domain: its clients reach each other and nobody else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// The network's name.
+    pub name: String,
+    /// Whether prefixes of one client may lie inside those of another; the longest prefix wins.
+    pub more_specifics: bool,
+}
+
+/// A peer with a MUX under a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Client {
+    /// The client's name.
+    pub name: String,
+    /// Index into [`Config::networks`].
+    pub network: usize,
+    /// Index into [`Config::services`].
+    pub service: usize,
+    /// The client's number under its service.
+    pub mux: u16,
+    /// Inner addresses that are the client's, without host bits.
+    pub prefixes: Vec<Prefix>,
+    /// Master key and salt.
+    pub secret: Secret,
+    /// Key derivation, cipher, tag.
+    pub crypto: crate::satp::Suite,
+    /// The node's own role; the client has the other one.
+    pub role: crate::satp::Role,
+    /// Sequence numbers a replay window spans; 0 turns it off.
+    pub window: u32,
+    /// Where to send before the client has spoken.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// An IP prefix. Host bits are zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Prefix {
+    /// The address; its host bits are zero.
+    pub address: IpAddr,
+    /// Bits of the network: up to 32 or 128.
+    pub length: u8,
+}

@@ -1,0 +1,3 @@
+//! Keys.
+/// Keys.
+pub struct Keys;

@@ -1,0 +1,2 @@
+//! The module `worker`.
+pub mod io;
