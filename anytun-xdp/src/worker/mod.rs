@@ -4,6 +4,7 @@
 mod batch;
 mod counters;
 pub mod io;
+pub mod memory;
 mod outbox;
 mod stages;
 
