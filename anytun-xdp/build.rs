@@ -1,14 +1,14 @@
 //! Builds the XDP program, `$OUT_DIR/anytun-xdp-ebpf`, which the crate embeds.
 
-#[path = "../xtask/src/kernel_toolchain.rs"]
-mod kernel_toolchain;
+#[path = "../xtask/src/toolchain.rs"]
+mod toolchain;
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use kernel_toolchain::KernelToolchain;
+use toolchain::{program, rust_with_source};
 
 const PROGRAM: &str = "anytun-xdp-ebpf";
 const TARGET: &str = "bpfel-unknown-none";
@@ -40,23 +40,42 @@ fn build(workspace: &Path, out_dir: &Path) -> Result<(), String> {
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
-    let toolchain = KernelToolchain::find()
-        .map_err(|missing| format!("{missing}. `cargo xtask setup` installs it, or says how to"))?;
-    for tool in [&toolchain.rustc, &toolchain.bpf_linker] {
+    let tools = Tools::find().map_err(|missing| format!("{missing}; `cargo xtask setup` installs it, or says how"))?;
+    for tool in [&tools.rustc, &tools.bpf_linker] {
         println!("cargo::rerun-if-changed={}", tool.display());
     }
 
     let target_dir = target_dir(out_dir);
-    let status = cargo_build(workspace, &target_dir, &toolchain)
+    let status = cargo_build(workspace, &target_dir, &tools)
         .status()
-        .map_err(|error| format!("{}: {error}", toolchain.cargo.display()))?;
+        .map_err(|error| format!("{}: {error}", tools.cargo.display()))?;
     if !status.success() {
-        let (rustc, linker) = (toolchain.rustc.display(), toolchain.bpf_linker.display());
+        let (rustc, linker) = (tools.rustc.display(), tools.bpf_linker.display());
         return Err(format!("{status}, with {rustc} and {linker}; the compiler's words are below"));
     }
     let built = target_dir.join(TARGET).join("release").join(PROGRAM);
     fs::copy(&built, out_dir.join(PROGRAM)).map_err(|error| format!("{}: {error}", built.display()))?;
     Ok(())
+}
+
+/// What builds the program.
+struct Tools {
+    /// The `cargo` that belongs to `rustc`: `-Z build-std` needs that one.
+    cargo: PathBuf,
+    rustc: PathBuf,
+    bpf_linker: PathBuf,
+}
+
+impl Tools {
+    /// Finds them, or names what is missing.
+    fn find() -> Result<Self, String> {
+        let (cargo, rustc) = rust_with_source().ok_or_else(|| {
+            let least = env!("CARGO_PKG_RUST_VERSION");
+            format!("no Rust toolchain of version {least} or later has the component rust-src")
+        })?;
+        let bpf_linker = program("bpf-linker").ok_or("no bpf-linker in PATH")?;
+        Ok(Self { cargo, rustc, bpf_linker })
+    }
 }
 
 /// Where the program is built: one directory for all profiles of the user half, whose `OUT_DIR`s differ, so that `core`
@@ -66,8 +85,8 @@ fn target_dir(out_dir: &Path) -> PathBuf {
     top.unwrap_or(out_dir).join("ebpf")
 }
 
-fn cargo_build(workspace: &Path, target_dir: &Path, toolchain: &KernelToolchain) -> Command {
-    let mut cargo = Command::new(&toolchain.cargo);
+fn cargo_build(workspace: &Path, target_dir: &Path, tools: &Tools) -> Command {
+    let mut cargo = Command::new(&tools.cargo);
     cargo.current_dir(workspace).args(["build", "--release", "--locked", "--package", PROGRAM, "--bin", PROGRAM]);
     cargo.args(["--target", TARGET, "-Z", "build-std=core"]).arg("--target-dir").arg(target_dir);
     // BTF is made from full debug information. bpf-linker sees the whole program, so LTO before it is lost time.
@@ -79,8 +98,8 @@ fn cargo_build(workspace: &Path, target_dir: &Path, toolchain: &KernelToolchain)
             cargo.env_remove(name);
         }
     }
-    cargo.env("RUSTC", &toolchain.rustc).env("RUSTC_BOOTSTRAP", "1");
-    cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.bpf_linker);
+    cargo.env("RUSTC", &tools.rustc).env("RUSTC_BOOTSTRAP", "1");
+    cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &tools.bpf_linker);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Clink-arg=--btf");
     cargo
 }

@@ -1,39 +1,12 @@
-//! Finds what builds the XDP program: a Rust toolchain that has the source of `core`, and `bpf-linker`.
+//! Finds programs, and a Rust toolchain that can build the XDP program.
 //!
-//! No toolchain ships `core` for `bpfel-unknown-none`, so it is built from source. `anytun-xdp/build.rs` includes this
-//! file too, so it depends on nothing but the standard library.
+//! No toolchain ships `core` for the eBPF targets, so it is built from source, and the toolchain must have that.
+//! `anytun-xdp/build.rs` includes this file too, so it depends on nothing but the standard library.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// What builds the XDP program.
-pub(crate) struct KernelToolchain {
-    /// The `cargo` of the toolchain: `-Z build-std` needs the one that belongs to `rustc`.
-    pub(crate) cargo: PathBuf,
-    /// The `rustc` of the toolchain.
-    pub(crate) rustc: PathBuf,
-    /// The linker that the target `bpfel-unknown-none` asks for.
-    pub(crate) bpf_linker: PathBuf,
-}
-
-impl KernelToolchain {
-    /// Finds the toolchain and the linker.
-    ///
-    /// # Errors
-    /// Names what is missing.
-    pub(crate) fn find() -> Result<Self, String> {
-        let (cargo, rustc) = rust_with_source().ok_or_else(|| {
-            format!(
-                "no Rust toolchain of version {} or later has the component rust-src (the source of core)",
-                env!("CARGO_PKG_RUST_VERSION")
-            )
-        })?;
-        let bpf_linker = program("bpf-linker").ok_or("bpf-linker is not in PATH")?;
-        Ok(Self { cargo, rustc, bpf_linker })
-    }
-}
 
 /// The `cargo` and `rustc` of a toolchain that has the source of its library. The toolchain of the distribution comes
 /// first: its version moves least.
@@ -43,7 +16,8 @@ pub(crate) fn rust_with_source() -> Option<(PathBuf, PathBuf)> {
     toolchains.into_iter().find_map(|root| {
         let (cargo, rustc) = (root.join("bin/cargo"), root.join("bin/rustc"));
         let source = root.join("lib/rustlib/src/rust/library/core/src/lib.rs");
-        (source.is_file() && cargo.is_file() && new_enough(&rustc)).then_some((cargo, rustc))
+        (source.is_file() && cargo.is_file() && is_new_enough(&rustc, env!("CARGO_PKG_RUST_VERSION")))
+            .then_some((cargo, rustc))
     })
 }
 
@@ -58,20 +32,22 @@ fn rustup_toolchains() -> Vec<PathBuf> {
     toolchains
 }
 
-/// Whether a `rustc` runs and is of the version that the workspace asks for, or later.
-fn new_enough(rustc: &Path) -> bool {
-    let Ok(output) = Command::new(rustc).arg("--version").output() else {
+/// Whether a program runs and tells a version that is at least this one: `rustc 1.96.0 (ac68faa20 2026-05-25)`.
+pub(crate) fn is_new_enough(program: &Path, least: &str) -> bool {
+    let Ok(output) = Command::new(program).arg("--version").output() else {
         return false;
     };
-    // "rustc 1.96.0 (ac68faa20 2026-05-25)"
     let line = String::from_utf8_lossy(&output.stdout);
-    let found = line.split_whitespace().nth(1).and_then(minor);
-    found.is_some() && found >= minor(env!("CARGO_PKG_RUST_VERSION"))
+    line.split_whitespace().nth(1).is_some_and(|version| is_at_least(version, least))
 }
 
-/// The second number of a version of Rust, whose first is always 1.
-fn minor(version: &str) -> Option<u32> {
-    version.split('.').nth(1)?.parse().ok()
+/// Whether a version is at least another, by their first two numbers.
+pub(crate) fn is_at_least(version: &str, least: &str) -> bool {
+    let numbers = |version: &str| {
+        let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+        Some((numbers.next()?, numbers.next()?))
+    };
+    numbers(version).is_some_and(|found| Some(found) >= numbers(least))
 }
 
 /// The path of a program: in `PATH`, where `cargo install` puts programs, or among the administrator's, which the
@@ -84,4 +60,21 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_at_least;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(is_at_least("1.96.0+dfsg1-1~deb12u2", "1.95"));
+        assert!(is_at_least("1.97.0-nightly", "1.95"));
+        assert!(is_at_least("1.100.0", "1.95"));
+        assert!(is_at_least("0.13.0", "0.13.0"));
+        assert!(is_at_least("2.0.0", "1.95"));
+        assert!(!is_at_least("1.85.0+dfsg3-1~deb12u3", "1.95"));
+        assert!(!is_at_least("0.9.14", "0.13.0"));
+        assert!(!is_at_least("unknown", "1.95"));
+    }
 }
