@@ -51,7 +51,7 @@ impl Bytes for Frame<'_> {
 
 /// The program.
 #[xdp]
-pub fn anytun_xdp(ctx: XdpContext) -> u32 {
+fn anytun_xdp(ctx: XdpContext) -> u32 {
     match steer(&ctx) {
         Ok(action) => {
             count(Verdict::Steered);
