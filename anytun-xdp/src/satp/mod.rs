@@ -8,7 +8,7 @@ pub mod window;
 
 pub use anytun_common::wire::satp::{HEADER, Header, MAX_TAG, PAYLOAD_TYPE};
 pub use keys::Keys;
-pub use secret::Secret;
+pub use secret::{Fingerprint, MASTER_SALT, Secret};
 
 /// The side of a connection. Every packet is protected with the keys of the role of its sender (protocol.md §3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,1 +1,185 @@
-//! Windows.
+//! Replay windows (protocol.md §3.6).
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Sender IDs that a client may use. Every node of a client that is itself an anycast service takes one, and every
+/// worker of such a node.
+pub const SENDERS: usize = 4;
+
+/// The largest window: it has to stay small beside the 2^31 numbers that count as ahead.
+pub const MAX_SIZE: u32 = 1 << 16;
+
+/// With replay protection off, a number further behind the newest than this is taken for the start of a new count.
+const RESTART: u32 = 1024;
+
+/// Marks a sender slot as taken, so that sender ID 0 differs from a free slot.
+const TAKEN: u32 = 1 << 16;
+
+/// Sequence numbers that one word of the bitmap covers; the word's upper half says which.
+const BLOCK: u64 = 32;
+
+/// The replay windows of one client, one for each of its sender IDs. Any number of workers may ask at once; nobody
+/// ever waits.
+///
+/// Numbers are counted on past 2^32 by an epoch, so that each has one place in time: `epoch << 32 | sequence`. Three
+/// kinds of words decide, each alone and only forward, so no order between them has to hold:
+///
+/// * A slot of `senders` is written once. Slots are tried in order and only a slot that belongs to another sender ID
+///   is passed, so one sender ID never gets two.
+/// * A word of `bitmap` holds a block number and a bit for each number of that block. Its block number only grows, and
+///   within a block bits are only set. Hence at most one compare-exchange ever sets the bit of a number, and the caller
+///   that did it is the one that accepts. Words are used in turn, and there are enough of them that a word taken over
+///   by a later block held only numbers that have left the window.
+/// * `newest` only grows. A caller that works with an old value sees a larger window than there is, which lets
+///   through a late number that nobody has seen yet, never one that was.
+pub struct Windows {
+    size: u32,
+    senders: [AtomicU32; SENDERS],
+    /// The newest number of each slot with its epoch; 0 before the first, since epochs are counted from 1.
+    newest: [AtomicU64; SENDERS],
+    /// The words of slot 0, then those of slot 1, and so on: upper half block number modulo 2^32, lower half bits.
+    bitmap: Box<[AtomicU64]>,
+}
+
+/// What a sequence number that was accepted means for the endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fresh {
+    /// Higher than everything seen from this sender ID.
+    Newest,
+    /// Overtaken by a later one.
+    Late,
+}
+
+/// Why a sequence number was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Seen before, or behind the window.
+    Replayed,
+    /// The client already uses [`SENDERS`] other sender IDs.
+    SenderLimit,
+}
+
+impl Windows {
+    /// Windows of `size` numbers, at most [`MAX_SIZE`] (more counts as that). 0 switches replay protection off.
+    pub fn new(size: u32) -> Self {
+        let size = size.min(MAX_SIZE);
+        let words = if size == 0 { 0 } else { SENDERS * words(size) };
+        Self {
+            size,
+            senders: Default::default(),
+            newest: Default::default(),
+            bitmap: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Sequence numbers of a window; 0 when replay protection is off.
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Accepts `sequence` of an authentic packet, once. The first number of a sender ID may be any, and so may be the
+    /// next higher one. Past 2^32 the count starts over only when the newest number was within a window of it; from
+    /// then on half the numbers count as ahead and half as behind.
+    ///
+    /// With replay protection off everything is accepted. A number that is more than 1024 behind the newest is then
+    /// itself the newest: its sender has restarted. Sender IDs beyond [`SENDERS`] are never the newest, as nothing is
+    /// kept of them; such a packet is delivered and its endpoint not followed.
+    pub fn accept(&self, sender: u16, sequence: u32) -> Result<Fresh, Refusal> {
+        let slot = self.claim_slot(sender);
+        if self.size == 0 {
+            return Ok(slot.map_or(Fresh::Late, |slot| follow(&self.newest[slot], sequence)));
+        }
+        let slot = slot.ok_or(Refusal::SenderLimit)?;
+        let newest = &self.newest[slot];
+        let first = u64::from(sequence) | 1 << 32;
+        // The first number has to be the newest before another is placed by it.
+        let seen = match newest.compare_exchange(0, first, Relaxed, Relaxed) {
+            Ok(_) => first,
+            Err(seen) => seen,
+        };
+        let number = place(sequence, seen, self.size);
+        if seen.saturating_sub(number) >= u64::from(self.size) || !self.claim_number(slot, number) {
+            return Err(Refusal::Replayed);
+        }
+        // Equal when this is the first number.
+        if newest.fetch_max(number, Relaxed) <= number { Ok(Fresh::Newest) } else { Ok(Fresh::Late) }
+    }
+
+    /// Whether `sequence`, accepted as [`Fresh::Newest`], is still the newest of this sender ID.
+    pub fn is_newest(&self, sender: u16, sequence: u32) -> bool {
+        let taken = TAKEN | u32::from(sender);
+        let slot = self.senders.iter().position(|slot| slot.load(Relaxed) == taken);
+        slot.map(|slot| self.newest[slot].load(Relaxed)).is_some_and(|seen| seen != 0 && seen as u32 == sequence)
+    }
+
+    /// The slot of a sender ID, a free one when it is new, `None` when all belong to others.
+    fn claim_slot(&self, sender: u16) -> Option<usize> {
+        let taken = TAKEN | u32::from(sender);
+        self.senders.iter().position(|slot| {
+            let mut holder = slot.load(Relaxed);
+            if holder == 0 {
+                holder = match slot.compare_exchange(0, taken, Relaxed, Relaxed) {
+                    Ok(_) => taken,
+                    Err(other) => other,
+                };
+            }
+            holder == taken
+        })
+    }
+
+    /// Sets the bit of `number`. False when it was set or its word serves a later block.
+    fn claim_number(&self, slot: usize, number: u64) -> bool {
+        let words = words(self.size);
+        let (block, bit) = (number / BLOCK, 1 << (number % BLOCK));
+        let word = &self.bitmap[slot * words + (block % words as u64) as usize];
+        let mut old = word.load(Relaxed);
+        loop {
+            // Block numbers are compared modulo 2^32 blocks: 32 epochs.
+            let ahead = (block as u32).wrapping_sub((old >> 32) as u32);
+            let new = match ahead {
+                0 if old & bit != 0 => return false,
+                0 => old | bit,
+                1..0x8000_0000 => u64::from(block as u32) << 32 | bit,
+                _ => return false,
+            };
+            match word.compare_exchange_weak(old, new, Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(other) => old = other,
+            }
+        }
+    }
+}
+
+/// Words of a window: the numbers of a window lie in at most this many blocks.
+const fn words(size: u32) -> usize {
+    size.div_ceil(BLOCK as u32) as usize + 1
+}
+
+/// The place in time of `sequence`: the epoch of the newest number, the one before, or the next.
+fn place(sequence: u32, newest: u64, size: u32) -> u64 {
+    let (epoch, last) = (newest >> 32, newest as u32);
+    let (ahead, behind) = (sequence.wrapping_sub(last), last.wrapping_sub(sequence));
+    let epoch = if sequence < last {
+        // Lower: old, or the count has started over.
+        if u32::MAX - last < size && ahead < 1 << 31 { epoch + 1 } else { epoch }
+    } else {
+        // Higher: ahead, or left over from before the count started over. In the first epoch nothing tells how far
+        // the sender has come, so any jump is believed.
+        let left_over = (1..size).contains(&behind) || epoch > 1 && ahead >= 1 << 31;
+        if left_over { epoch - 1 } else { epoch }
+    };
+    epoch << 32 | u64::from(sequence)
+}
+
+/// Without replay protection: notes the newest number.
+fn follow(newest: &AtomicU64, sequence: u32) -> Fresh {
+    let new = 1 << 32 | u64::from(sequence);
+    let is_newer = |seen: u64| seen == 0 || sequence > seen as u32 || seen as u32 - sequence > RESTART;
+    match newest.fetch_update(Relaxed, Relaxed, |seen| is_newer(seen).then_some(new)) {
+        Ok(_) => Fresh::Newest,
+        Err(_) => Fresh::Late,
+    }
+}
+
+#[cfg(test)]
+mod tests;
