@@ -70,6 +70,7 @@ pub(super) fn clients<'a>(report: &mut Report, tables: &[Table<'a>], around: &Su
 }
 
 fn entry<'a>(report: &mut Report, table: &Table<'a>, around: &Surroundings<'a>, names: &mut Names<'a>) -> Entry<'a> {
+    let warned = report.warnings.len();
     let name = names.take(report, table);
     let network = around.network_names.refer(report, table);
     let service = around.service_names.refer(report, table);
@@ -103,6 +104,9 @@ fn entry<'a>(report: &mut Report, table: &Table<'a>, around: &Surroundings<'a>, 
         })
     };
     let client = build();
+    for warning in &mut report.warnings[warned..] {
+        warning.message.insert_str(0, &format!("client {:?}: ", name.unwrap_or_default()));
+    }
     Entry { name, network, service, mux, prefixes, client }
 }
 
@@ -147,7 +151,7 @@ fn suite(report: &mut Report, table: &Table<'_>) -> Option<Suite> {
         if let Some(At { line, value }) = kd_prf.filter(|at| at.value != AesCtr::Null) {
             let was = value.name();
             report
-                .warn(line, format!("`kd_prf` {was} has no effect: without cipher and auth it is null (as in anytun)"));
+                .warn(line, format!("`kd_prf` {was} has no effect: without cipher and auth it is null, as in anytun"));
         }
         suite.kd_prf = AesCtr::Null;
     }
@@ -161,17 +165,15 @@ fn warn_of_weakness(report: &mut Report, table: &Table<'_>, suite: &Suite) {
     };
     let keys_matter = suite.cipher != AesCtr::Null || suite.auth != Auth::Null;
     if suite.kd_prf == AesCtr::Null && keys_matter {
-        warn("kd_prf", "null: every key is zero, so anyone can read, forge and replay this client's packets");
+        warn("kd_prf", "null: all keys are zero, so anyone can read, forge and replay its packets");
     }
     if suite.cipher == AesCtr::Null {
-        warn("cipher", "null: everyone on the path can read this client's packets");
+        warn("cipher", "null: everyone on the path can read its packets");
     }
     match suite.auth {
-        Auth::Null => {
-            warn("auth", "null: anyone can forge and change this client's packets and take over its endpoint")
-        }
+        Auth::Null => warn("auth", "null: anyone can forge and change its packets and take over its endpoint"),
         Auth::Sha1 if suite.tag_length == 0 => {
-            warn("tag_length", "0: anyone can forge and change this client's packets and take over its endpoint");
+            warn("tag_length", "0: anyone can forge and change its packets and take over its endpoint");
         }
         Auth::Sha1 if suite.tag_length < USUAL_TAG => {
             let bits = 8 * u32::from(suite.tag_length);
@@ -193,7 +195,7 @@ fn window(report: &mut Report, table: &Table<'_>) -> Option<u32> {
     }
     let At { line, value: window } = table.integer(report, "window", 0..=WIDEST_WINDOW)?;
     if window == 0 {
-        report.warn(line, "`window` 0: captured packets of this client can be replayed");
+        report.warn(line, "`window` 0: captured packets can be replayed");
     }
     Some(window)
 }

@@ -163,8 +163,8 @@ impl<'a> Table<'a> {
         let At { line, value: word } = self.string(report, key)?;
         let choice = choices.iter().find(|(name, _)| *name == word);
         if choice.is_none() {
-            let hint = suggestion(word, choices.iter().map(|(name, _)| *name), '"');
-            report.error(line, format!("`{key}` cannot be {word:?}{hint}"));
+            let words: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+            report.error(line, format!("`{key}` cannot be {word:?}; it must be one of {}", words.join(", ")));
         }
         choice.map(|(_, value)| At { line, value: *value })
     }

@@ -70,8 +70,12 @@ fn the_full_example_is_read() {
     assert_eq!(client.role, Role::Left);
     assert_eq!(client.endpoint, Some("198.51.100.7:4444".parse::<SocketAddr>().unwrap()));
     let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
-    assert_eq!(warning.line, 31);
-    assert!(warning.message.starts_with("`passphrase` has less than 16 characters"), "{}", warning.message);
+    assert_eq!(warning.line, 29);
+    assert!(
+        warning.message.starts_with("client \"alice\": `passphrase` has less than 16 characters"),
+        "{}",
+        warning.message
+    );
 }
 
 #[test]
@@ -216,6 +220,6 @@ client alice: MUX 1 of service anycast, network office
     assert_eq!(start, expected);
     let warnings: Vec<&str> = warnings.lines().collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].starts_with("node.toml:31: warning: client \"alice\": `passphrase` has less than 16"));
-    assert!(warnings[1].starts_with("node.toml:36: warning: client \"alice\": `auth` null: anyone can forge"));
+    assert!(warnings[0].starts_with("node.toml:29: warning: client \"alice\": `passphrase` has less than 16"));
+    assert!(warnings[1].starts_with("node.toml:34: warning: client \"alice\": `auth` null: anyone can forge"));
 }

@@ -49,10 +49,9 @@ fn every_way_gives_the_same_as_the_octets() {
         let (directory, _file) = directory_with(content.as_bytes(), 0o600);
         assert_eq!(alice(directory.path(), "passphrase_file = \"secret\""), from_passphrase, "{content:?}");
     }
-    for content in [
-        format!("key = {KEY}\nsalt = {SALT}\n"),
-        format!("# of alice\n\n  salt=\"{SALT}\"\n  key=\"{KEY}\""),
-    ] {
+    for content in
+        [format!("key = {KEY}\nsalt = {SALT}\n"), format!("# of alice\n\n  salt=\"{SALT}\"\n  key=\"{KEY}\"")]
+    {
         let (directory, file) = directory_with(content.as_bytes(), 0o400);
         assert_eq!(alice(directory.path(), "key_file = \"secret\""), from_key, "{content:?}");
         assert_eq!(alice(here, &format!("key_file = {file:?}")), from_key, "{content:?}");
@@ -67,7 +66,10 @@ fn wrong_secrets() {
     for (lines, message) in [
         (String::new(), none.as_str()),
         (format!("{PASSPHRASE}\nkey_file = \"k\""), &two),
-        ("passphrase = \"\"".to_owned(), "node.toml:20: `passphrase` is empty; a passphrase protects only if it is long"),
+        (
+            "passphrase = \"\"".to_owned(),
+            "node.toml:20: `passphrase` is empty; a passphrase protects only if it is long",
+        ),
         ("passphrase = 5".to_owned(), "node.toml:20: `passphrase` must be a string, not an integer"),
         (format!("key = \"{KEY}\""), "node.toml:20: `key` needs `salt` beside it"),
         (format!("salt = \"{SALT}\""), "node.toml:20: `salt` needs `key` beside it"),
@@ -95,7 +97,10 @@ fn wrong_key_files() {
         (format!("key = {KEY}\n"), "FILE has no line `salt = HEX`"),
         (format!("{KEY}\n{SALT}\n"), "FILE:1: neither `key = HEX` nor `salt = HEX`"),
         (format!("key = {KEY}\nkey = {KEY}\n"), "FILE:2: a second `key`"),
-        (format!("\nkey = {KEY}0\nsalt = {SALT}\n"), "FILE:2: `key` must have 32 hex digits for kd_prf aes-ctr-128, not 33"),
+        (
+            format!("\nkey = {KEY}0\nsalt = {SALT}\n"),
+            "FILE:2: `key` must have 32 hex digits for kd_prf aes-ctr-128, not 33",
+        ),
         (format!("key = {KEY}\nsalt = {SALT}g\n"), "FILE:2: `salt`: character 29 is no hex digit"),
     ] {
         let (directory, file) = directory_with(content.as_bytes(), 0o600);
@@ -155,12 +160,11 @@ fn a_readable_file_with_secrets_is_warned_about() {
 /// Every way to break the file by leaving out, doubling or replacing one octet, and none shows the passphrase.
 #[test]
 fn no_output_shows_a_secret() {
-    let marker = "Zx9MarkerOfAPassphrase";
+    let marker = "Zx9MarkerQ7vKwTbLh2Yd";
     let key_marker = "5ec4e75ec4e75ec4e75ec4e75ec4e75e";
-    let text = BASE.replace("correct horse battery", marker).replace(
-        "passphrase = \"staple correct horse\"",
-        &format!("key = \"{key_marker}\"\nsalt = \"{SALT}\""),
-    );
+    let text = BASE
+        .replace("correct horse battery", marker)
+        .replace("passphrase = \"staple correct horse\"", &format!("key = \"{key_marker}\"\nsalt = \"{SALT}\""));
     let shown = |text: &str| match parse(text, Path::new("node.toml")) {
         Ok(config) => (true, format!("{config:?}{config:#?}{}", explain(&config))),
         Err(error) => (false, format!("{error}{error:?}{error:#?}")),
