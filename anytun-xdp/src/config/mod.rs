@@ -6,10 +6,25 @@ use std::path::PathBuf;
 
 use crate::satp::Secret;
 
+mod client;
+mod document;
 mod error;
+mod explain;
+mod names;
+mod nearest;
+mod node;
+mod overlap;
+mod prefix;
 mod read;
+mod secret;
+mod service;
+#[cfg(test)]
+mod tests;
 
 pub use error::{Error, Problem};
+pub use explain::explain;
+pub use prefix::{Prefix, PrefixError};
+pub use read::{parse, read};
 
 /// A whole configuration whose parts fit each other.
 #[derive(Clone, Debug)]
@@ -52,6 +67,13 @@ pub struct SenderIds {
     pub first: u16,
     /// The highest.
     pub last: u16,
+}
+
+impl SenderIds {
+    /// How many there are.
+    pub const fn count(self) -> u32 {
+        self.last as u32 - self.first as u32 + 1
+    }
 }
 
 /// An interface whose anytun packets the node takes.
@@ -141,13 +163,4 @@ pub struct Client {
     pub window: u32,
     /// Where to send before the client has spoken.
     pub endpoint: Option<SocketAddr>,
-}
-
-/// An IP prefix. Host bits are zero.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Prefix {
-    /// The address; its host bits are zero.
-    pub address: IpAddr,
-    /// Bits of the network: up to 32 or 128.
-    pub length: u8,
 }
