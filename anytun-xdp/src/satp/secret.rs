@@ -2,30 +2,84 @@
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::AesCtr;
 
-/// Master key and salt of a client.
-#[derive(Clone, PartialEq, Eq)]
+/// Octets of the master salt.
+pub const MASTER_SALT: usize = 14;
+
+/// Master key and master salt of a client (protocol.md §3.1). Equality takes the same time wherever two differ.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secret {
-    key: Vec<u8>,
-    salt: [u8; 14],
+    /// The master key, padded with zero octets.
+    key: [u8; 32],
+    /// Octets of the master key; 0 when the kd-prf is null.
+    length: u8,
+    salt: [u8; MASTER_SALT],
 }
 
 impl Secret {
-    /// Key and salt of a passphrase (protocol.md §3.1).
+    /// Derives key and salt as the daemons do: the last octets of SHA-256 and of SHA-1 of the passphrase.
+    /// One hash without a salt of its own: only a long passphrase is hard to guess from a captured packet.
     pub fn from_passphrase(passphrase: &[u8], kd_prf: AesCtr) -> Self {
-        let (key, salt) = (Sha256::digest(passphrase), Sha1::digest(passphrase));
-        let mut secret = Self { key: key[32 - kd_prf.key_length()..].to_vec(), salt: [0; 14] };
-        secret.salt.copy_from_slice(&salt[6..]);
+        let mut key = Sha256::digest(passphrase);
+        let mut salt = Sha1::digest(passphrase);
+        let mut secret = Self { key: [0; 32], length: kd_prf.key_length() as u8, salt: [0; MASTER_SALT] };
+        let used = kd_prf.key_length();
+        secret.key[..used].copy_from_slice(&key[key.len() - used..]);
+        secret.salt.copy_from_slice(&salt[salt.len() - MASTER_SALT..]);
+        key.as_mut_slice().zeroize();
+        salt.as_mut_slice().zeroize();
         secret
     }
 
-    /// A key as long as the kd-prf wants it, and a salt.
-    pub fn from_key_and_salt(key: &[u8], salt: &[u8; 14]) -> Self {
-        Self { key: key.to_vec(), salt: *salt }
+    /// A key and salt agreed on by other means.
+    ///
+    /// # Panics
+    /// When the key is not one of an [`AesCtr`]: 0, 16, 24 or 32 octets. The configuration checks that before.
+    pub fn from_key_and_salt(key: &[u8], salt: &[u8; MASTER_SALT]) -> Self {
+        assert!(matches!(key.len(), 0 | 16 | 24 | 32), "a master key has 0, 16, 24 or 32 octets, not {}", key.len());
+        let mut secret = Self { key: [0; 32], length: key.len() as u8, salt: *salt };
+        secret.key[..key.len()].copy_from_slice(key);
+        secret
+    }
+
+    /// The name of this secret in the lease store.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut hash = Sha256::new();
+        hash.update(b"anytun-xdp sequence lease: master key and salt\0");
+        hash.update([self.length]);
+        hash.update(self.key());
+        // With a null kd-prf the session keys are zero whatever the salt, so all such secrets are one.
+        if self.length > 0 {
+            hash.update(self.salt);
+        }
+        let digest = hash.finalize();
+        let mut fingerprint = Fingerprint([0; 16]);
+        fingerprint.0.copy_from_slice(&digest[..16]);
+        fingerprint
+    }
+
+    /// The master key; empty when the kd-prf is null.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key[..usize::from(self.length)]
+    }
+
+    /// The master salt.
+    pub(super) fn salt(&self) -> &[u8; MASTER_SALT] {
+        &self.salt
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        (self.key.ct_eq(&other.key) & self.length.ct_eq(&other.length) & self.salt.ct_eq(&other.salt)).into()
+    }
+}
+
+impl Eq for Secret {}
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
