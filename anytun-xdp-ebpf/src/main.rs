@@ -117,5 +117,7 @@ pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// On the host the crate is built only so that plain `cargo build`, clippy and rust-analyzer see it.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {
-    eprintln!("anytun-xdp-ebpf is the XDP program of anytun-xdp; `cargo xtask run` builds it for the kernel and loads it");
+    eprintln!(
+        "anytun-xdp-ebpf is the XDP program of anytun-xdp; `cargo xtask run` builds it for the kernel and loads it"
+    );
 }
