@@ -84,12 +84,8 @@ mod tests {
 
     #[test]
     fn a_foreign_program_is_named_with_the_command_that_removes_it() {
-        let error = HostError::ForeignProgram {
-            interface: "eth0".into(),
-            id: 42,
-            name: "filter".into(),
-            mode: "generic",
-        };
+        let error =
+            HostError::ForeignProgram { interface: "eth0".into(), id: 42, name: "filter".into(), mode: "generic" };
         let text = error.to_string();
         assert!(text.contains("42") && text.contains("filter"), "{text}");
         assert!(text.contains("`ip link set dev eth0 xdpgeneric off`"), "{text}");

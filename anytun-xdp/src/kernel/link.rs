@@ -77,7 +77,8 @@ impl Link {
     ///
     /// [`HostError::Other`] when the kernel does not answer.
     pub fn attached(&self) -> Result<Option<Attached>, HostError> {
-        attached(self.ifindex).map_err(|error| HostError::other(format!("asking which XDP program {} runs", self.name), error))
+        attached(self.ifindex)
+            .map_err(|error| HostError::other(format!("asking which XDP program {} runs", self.name), error))
     }
 
     /// The offloads that are on, by the kernel's names; empty when the driver does not say.

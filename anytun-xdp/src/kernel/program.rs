@@ -226,9 +226,8 @@ fn create_link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<
         ..Default::default()
     };
     // SAFETY: the program's descriptor is borrowed through the call, and the options live through it and say their size.
-    let fd = unsafe {
-        libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &raw const options)
-    };
+    let fd =
+        unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &raw const options) };
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }
@@ -239,7 +238,9 @@ fn create_link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<
 fn attach_error(link: &Link, mode: XdpMode, error: io::Error) -> HostError {
     let interface = link.name.clone();
     match error.raw_os_error() {
-        Some(libc::EPERM) => HostError::not_permitted(format!("attach an XDP program to {interface}"), "CAP_NET_ADMIN CAP_BPF"),
+        Some(libc::EPERM) => {
+            HostError::not_permitted(format!("attach an XDP program to {interface}"), "CAP_NET_ADMIN CAP_BPF")
+        }
         Some(libc::ENODEV) => super::link::no_such_interface(&interface),
         // Somebody was faster than our look.
         Some(libc::EBUSY | libc::EEXIST) => match link.refuse_foreign_program() {

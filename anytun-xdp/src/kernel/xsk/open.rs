@@ -7,9 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anytun_common::wire::ethernet;
-use xsk_rs::config::{
-    BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig, XdpFlags,
-};
+use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig, XdpFlags};
 use xsk_rs::{FrameDesc, Socket, Umem};
 
 use super::frame::Area;
@@ -112,7 +110,9 @@ impl Refused {
         };
         let (interface, queue) = (spec.link.name.clone(), spec.queue);
         match error.raw_os_error() {
-            Some(libc::EPERM) => HostError::not_permitted(format!("open an AF_XDP socket on {interface}"), "CAP_NET_RAW"),
+            Some(libc::EPERM) => {
+                HostError::not_permitted(format!("open an AF_XDP socket on {interface}"), "CAP_NET_RAW")
+            }
             Some(libc::EBUSY) => HostError::Unsupported {
                 what: format!("queue {queue} stays in use by another AF_XDP socket"),
                 mend: "stop the program that has it; `ss --xdp -p` may name it".into(),
@@ -153,7 +153,10 @@ fn wants_zero_copy(ports: &[Option<PortSpec>]) -> Result<bool, HostError> {
     match (asked, ports.iter().flatten().find(against)) {
         (Some(asked), Some(other)) => Err(HostError::Unsupported {
             interface: asked.link.name.clone(),
-            what: format!("cannot do zero-copy beside {}, whose packets are copied: both share one memory", other.link.name),
+            what: format!(
+                "cannot do zero-copy beside {}, whose packets are copied: both share one memory",
+                other.link.name
+            ),
             mend: "give both the same `xdp`".into(),
         }),
         (_, other) => Ok(other.is_none()),
@@ -176,7 +179,8 @@ fn frame_size(ports: &[Option<PortSpec>]) -> Result<u32, HostError> {
 }
 
 fn umem(frame_size: u32, frames: u32) -> Result<(Umem, Vec<FrameDesc>), HostError> {
-    let wrong = |error: &dyn std::error::Error| HostError::other("sizing the UMEM", io::Error::other(error.to_string()));
+    let wrong =
+        |error: &dyn std::error::Error| HostError::other("sizing the UMEM", io::Error::other(error.to_string()));
     let config = UmemConfig::builder()
         .frame_size(FrameSize::new(frame_size).map_err(|error| wrong(&error))?)
         .fill_queue_size(QueueSize::new(RX_RING).map_err(|error| wrong(&error))?)

@@ -56,7 +56,14 @@ pub(super) fn statistics(socket: BorrowedFd<'_>) -> Result<XskStatistics, HostEr
     let words: [u64; 6] = option(socket, libc::XDP_STATISTICS, [0; 6])
         .map_err(|error| HostError::other("reading the statistics of an AF_XDP socket", error))?;
     let [rx_dropped, rx_invalid_descs, tx_invalid_descs, rx_ring_full, rx_fill_ring_empty, tx_ring_empty] = words;
-    Ok(XskStatistics { rx_dropped, rx_invalid_descs, tx_invalid_descs, rx_ring_full, rx_fill_ring_empty, tx_ring_empty })
+    Ok(XskStatistics {
+        rx_dropped,
+        rx_invalid_descs,
+        tx_invalid_descs,
+        rx_ring_full,
+        rx_fill_ring_empty,
+        tx_ring_empty,
+    })
 }
 
 const _: () = assert!(size_of::<libc::xdp_statistics>() == 48);

@@ -14,7 +14,8 @@ pub struct Waker(Arc<EventFd>);
 impl Waker {
     pub(super) fn new() -> Result<Self, HostError> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let event = EventFd::from_value_and_flags(0, flags).map_err(|error| HostError::other("making an eventfd", error))?;
+        let event =
+            EventFd::from_value_and_flags(0, flags).map_err(|error| HostError::other("making an eventfd", error))?;
         Ok(Self(Arc::new(event)))
     }
 
