@@ -3,9 +3,10 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anytun_xdp::config::{self, Config};
-use anytun_xdp::control::client;
+use anytun_xdp::control::client::Client;
 use anytun_xdp::control::show::show;
 use anytun_xdp::kernel::doctor::{self, Severity};
 use anytun_xdp::node::{self, StartError};
@@ -135,12 +136,12 @@ fn status(args: &StatusArgs) -> Result<(), Failure> {
         Some(path) => path.clone(),
         None => control_path(&args.config)?,
     };
-    let status = client::status(&control).map_err(Failure::running)?;
+    let status = Client::new(control).status().map_err(Failure::running)?;
     if args.json {
         let json = serde_json::to_string_pretty(&status).map_err(Failure::running)?;
         print(&(json + "\n"))
     } else {
-        print(&show(&status, None))
+        print(&show(&status, None, Duration::ZERO))
     }
 }
 

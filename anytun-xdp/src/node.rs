@@ -15,9 +15,9 @@ use tracing::{error, info, warn};
 
 use self::start::{Running, Started};
 use crate::config;
-use crate::control::Source;
+use crate::control::source::Source;
 use crate::control::notify;
-use crate::control::signals::Signal;
+use crate::control::signals::{Signal, Signals};
 use crate::kernel::HostError;
 use crate::satp::lease;
 
@@ -47,12 +47,12 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// Why it did not start, or which part of it failed while it ran.
 pub fn run(file: &Path) -> Result<(), StartError> {
-    let Started { node, program_signals, server, workers, wakers } = start::start(file)?;
+    let Started { node, signals, server, workers, wakers } = start::start(file)?;
     let threads = Threads { leases: spawn_leases(&node)?, workers };
 
     info!("{} is ready: {}", node.name(), report::summary(&node.status()));
     notify::ready("carrying traffic");
-    let outcome = watch(&node, &program_signals, &threads);
+    let outcome = watch(&node, &signals, &threads);
 
     info!("draining");
     notify::stopping("draining");
@@ -100,7 +100,7 @@ impl Threads {
 /// Serves signals and looks after the workers, until the node is to stop.
 fn watch(
     node: &Running,
-    signals: &crate::control::signals::Signals,
+    signals: &Signals,
     threads: &Threads,
 ) -> Result<(), StartError> {
     let watchdog = notify::watchdog_interval();

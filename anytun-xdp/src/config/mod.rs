@@ -100,6 +100,18 @@ pub enum XdpMode {
     Generic,
 }
 
+impl XdpMode {
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            XdpMode::Auto => "auto",
+            XdpMode::Zerocopy => "zerocopy",
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        }
+    }
+}
+
 /// The receive queues of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Queues {

@@ -81,6 +81,12 @@ impl Link {
             .map_err(|error| HostError::other(format!("asking which XDP program {} runs", self.name), error))
     }
 
+    /// Whether it is up and has a carrier now.
+    pub fn is_up(&self) -> bool {
+        let ready = libc::IFF_UP | libc::IFF_RUNNING;
+        Ethtool::new(&self.name).and_then(|ethtool| ethtool.flags()).is_ok_and(|flags| flags & ready == ready)
+    }
+
     /// The offloads that are on, by the kernel's names; empty when the driver does not say.
     pub fn offloads(&self) -> Vec<String> {
         Ethtool::new(&self.name).and_then(|ethtool| ethtool.active_features()).unwrap_or_default()

@@ -7,6 +7,8 @@
 mod error;
 mod ethtool;
 mod link;
+pub mod doctor;
+pub mod privilege;
 mod program;
 mod xsk;
 

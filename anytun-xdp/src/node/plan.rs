@@ -26,7 +26,7 @@ pub(super) fn queues(interfaces: &[(&Interface, &Link)]) -> Result<Vec<u32>, Hos
                     mend: format!(
                         "give them the same number, for example `ethtool -L {} combined {fewer}`, or choose the same \
                          `queues` for both",
-                        if queues.len() > fewer { &interface.name } else { other }
+                        if queues.len() > fewer { interface.name.as_str() } else { other }
                     ),
                 });
             }
@@ -65,7 +65,8 @@ pub(super) fn sender_ids(config: &Config, workers: usize) -> Result<Vec<u16>, co
              range, or choose fewer `queues`",
             ids.len()
         );
-        return Err(config::Error::new(&config.file, config.node.sender_ids_line, message));
+        let problems = vec![config::Problem { line: 0, message }];
+        return Err(config::Error { file: config.file.clone(), problems });
     }
     Ok(ids)
 }

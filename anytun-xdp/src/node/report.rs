@@ -8,11 +8,13 @@ use anytun_common::verdict::{Outcome, Verdict};
 use anytun_common::wire::{ethernet::Mac, unmapped};
 
 use super::start::{Running, WorkerView};
+use crate::config::XdpMode;
 use crate::control::status::{
     Client, Counts, Interface, Io, Ledger, Memory, Mode, Program, Queue, Sequences, Service, State, Status, Traffic,
     Worker, XskStatistics,
 };
-use crate::control::{Readiness, Source};
+use crate::control::source::{Readiness, Source};
+use crate::kernel::Link;
 use crate::table::{self, ClientTotals, Tables};
 
 impl Source for Running {
@@ -81,7 +83,7 @@ impl Running {
     }
 
     fn interfaces(&self) -> Vec<Interface> {
-        let describe = |(slot, link): (usize, &crate::kernel::link::Link)| {
+        let describe = |(slot, link): (usize, &Link)| {
             let asked = self.asked[slot].name();
             let queue = |(index, worker): (usize, &WorkerView)| {
                 let port = worker.ports.get(slot)?;
@@ -89,9 +91,9 @@ impl Running {
                     queue: port.queue,
                     worker: index as u32,
                     asked: asked.into(),
-                    got: if port.zerocopy { "zerocopy" } else { "copy" }.into(),
+                    got: if port.zero_copy { "zerocopy" } else { "copy" }.into(),
                     need_wakeup: port.need_wakeup,
-                    statistics: statistics(port),
+                    statistics: statistics(worker, slot),
                 })
             };
             Interface {
@@ -102,7 +104,7 @@ impl Running {
                 mtu: link.mtu,
                 driver: link.driver.clone(),
                 up: link.is_up(),
-                xdp: Mode { asked: asked.into(), got: self.attached[slot].into() },
+                xdp: Mode { asked: asked.into(), got: attached(self.asked[slot]).into() },
                 queues: self.workers.iter().enumerate().filter_map(queue).collect(),
             }
         };
@@ -136,6 +138,14 @@ impl Running {
     fn sequences(&self) -> Sequences {
         let (leases_written, exhausted_keys) = self.lease_counts();
         Sequences { exhausted_keys, leases_written }
+    }
+}
+
+/// How the program is attached when `asked` was granted.
+const fn attached(asked: XdpMode) -> &'static str {
+    match asked {
+        XdpMode::Generic => "generic",
+        XdpMode::Auto | XdpMode::Native | XdpMode::Zerocopy => "native",
     }
 }
 
@@ -178,17 +188,17 @@ fn service(service: &table::Service) -> Service {
     }
 }
 
-fn statistics(port: &super::start::PortView) -> XskStatistics {
-    match port.statistics() {
-        Ok(s) => XskStatistics {
+fn statistics(worker: &WorkerView, slot: usize) -> XskStatistics {
+    match worker.stats.statistics(slot) {
+        Some(Ok(s)) => XskStatistics {
             rx_dropped: s.rx_dropped,
             rx_invalid_descs: s.rx_invalid_descs,
             tx_invalid_descs: s.tx_invalid_descs,
             rx_ring_full: s.rx_ring_full,
-            rx_fill_ring_empty_descs: s.rx_fill_ring_empty_descs,
-            tx_ring_empty_descs: s.tx_ring_empty_descs,
+            rx_fill_ring_empty_descs: s.rx_fill_ring_empty,
+            tx_ring_empty_descs: s.tx_ring_empty,
         },
-        Err(_) => XskStatistics::default(),
+        _ => XskStatistics::default(),
     }
 }
 

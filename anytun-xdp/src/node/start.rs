@@ -80,7 +80,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
     }
     privilege::check()?;
     privilege::forbid_core_dumps()?;
-    privilege::raise_memlock();
+    privilege::raise_locked_memory();
     let links = config.interfaces.iter().map(|interface| Link::find(&interface.name)).collect::<Result<Vec<_>, _>>()?;
     let queues = plan::queues(&config.interfaces.iter().zip(&links).collect::<Vec<_>>())?;
     let sender_ids = plan::sender_ids(&config, queues.len())?;
@@ -225,10 +225,10 @@ impl Running {
     /// Writes the leases that workers asked for.
     pub(super) fn extend_leases(&self) -> Result<(), lease::Error> {
         let Some(extension) = self.with_keeper(Keeper::extend).transpose()? else { return Ok(()) };
-        self.leases_written.fetch_add(extension.leases as u64, Ordering::Relaxed);
-        for key in &extension.exhausted {
+        self.leases_written.fetch_add(extension.extended as u64, Ordering::Relaxed);
+        for exhausted in &extension.exhausted {
             self.exhausted_keys.fetch_add(1, Ordering::Relaxed);
-            self.report_exhausted(key);
+            self.report_exhausted(&exhausted.key);
         }
         Ok(())
     }

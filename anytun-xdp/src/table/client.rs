@@ -12,7 +12,6 @@ use crate::satp::window::Windows;
 use crate::satp::{Fingerprint, Keys, Role, Suite};
 
 /// A client of one snapshot. What the configuration says stands here; what packets change is shared between snapshots.
-#[derive(Debug)]
 pub struct Client {
     /// Expanded keys.
     pub keys: Arc<Keys>,

@@ -35,7 +35,6 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// One worker.
-#[derive(Debug)]
 pub struct Worker<I: PacketIo> {
     index: usize,
     io: I,

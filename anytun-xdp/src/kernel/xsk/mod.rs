@@ -80,6 +80,12 @@ impl Xsk {
         })
     }
 
+    /// Octets of the UMEM.
+    pub fn umem_octets(&self) -> u64 {
+        let frame = self.ports.iter().flatten().map(|port| port.report.frame_size).next().unwrap_or(0);
+        self.total * u64::from(frame)
+    }
+
     /// A handle that ends this worker's wait.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
