@@ -75,8 +75,8 @@ impl Running {
 
 /// How many clients came, went and stayed.
 fn difference(before: &Tables, after: &Tables) -> String {
-    let old: hashbrown::HashSet<&str> = before.clients.iter().map(|client| client.name.as_str()).collect();
-    let kept = after.clients.iter().filter(|client| old.contains(client.name.as_str())).count();
+    let old: hashbrown::HashSet<&str> = before.clients.iter().map(|client| &*client.name).collect();
+    let kept = after.clients.iter().filter(|client| old.contains(&*client.name)).count();
     format!(
         "generation {}: {} clients, {} added, {} removed",
         after.generation,

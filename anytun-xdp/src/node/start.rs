@@ -237,7 +237,7 @@ impl Running {
         let tables = self.tables.load();
         for client in tables.clients.iter().filter(|client| client.fingerprint == *key) {
             error!(
-                client = client.name,
+                client = &*client.name,
                 "every sequence number of every sender ID of this node is used up for the client's key: traffic to it \
                  stops until it has a new key, or the node more `sender_ids`"
             );
