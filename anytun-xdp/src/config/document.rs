@@ -42,14 +42,23 @@ impl Lines {
 /// Where a document begins in the text it is a piece of.
 #[derive(Clone, Copy)]
 struct Origin<'a> {
-    lines: &'a Lines,
+    /// Offset of the piece.
     start: usize,
+    /// The line in which it begins.
+    line: usize,
+    /// Offsets of the further lines of the piece: every value's line is looked up, so the fewer the better.
+    further: &'a [usize],
 }
 
-impl Origin<'_> {
+impl<'a> Origin<'a> {
+    fn new(lines: &'a Lines, piece: &Range<usize>) -> Self {
+        let line = lines.line(piece.start);
+        Self { start: piece.start, line, further: &lines.starts[line..lines.line(piece.end)] }
+    }
+
     /// The line, in the whole text, of an offset into the piece.
     fn line(&self, offset: usize) -> usize {
-        self.lines.line(self.start + offset)
+        self.line + self.further.partition_point(|start| *start <= self.start + offset)
     }
 }
 
@@ -66,7 +75,7 @@ impl<'a> Document<'a> {
         let start = piece.start;
         let (root, errors) = DeTable::parse_recoverable(&text[piece.clone()]);
         if errors.is_empty() {
-            return Some(Self { root, origin: Origin { lines, start } });
+            return Some(Self { root, origin: Origin::new(lines, &piece) });
         }
         let mut seen = 0;
         for error in errors {
