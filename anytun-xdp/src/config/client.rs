@@ -9,7 +9,7 @@ use super::error::Report;
 use super::names::Names;
 use super::overlap::{self, Claim};
 use super::prefix::Prefix;
-use super::secret::secret;
+use super::secret::{is_inline, secret};
 use super::service::not_of_a_host;
 use super::{Client, Network, Service};
 use crate::satp::{AesCtr, Auth, MAX_TAG, Role, Suite};
@@ -58,15 +58,18 @@ pub(super) struct Clients<'a> {
     around: Surroundings<'a>,
     names: Names,
     entries: Vec<Entry>,
+    /// Whether the text itself holds a secret.
+    pub(super) has_inline_secret: bool,
 }
 
 impl<'a> Clients<'a> {
     pub(super) fn new(around: Surroundings<'a>) -> Self {
-        Self { around, names: Names::new("client"), entries: Vec::new() }
+        Self { around, names: Names::new("client"), entries: Vec::new(), has_inline_secret: false }
     }
 
     /// Reads one `[[client]]`.
     pub(super) fn read(&mut self, report: &mut Report, table: &Table<'_>) {
+        self.has_inline_secret |= is_inline(table);
         let entry = entry(report, table, &self.around, &mut self.names);
         self.entries.push(entry);
     }

@@ -12,7 +12,7 @@ use super::document::{Document, Lines, Schema, Table};
 use super::error::{Error, Report};
 use super::names::Names;
 use super::pieces::{self, Pieces};
-use super::{Config, Problem, node, secret, service};
+use super::{Config, Problem, node, service};
 
 /// The tables and keys there are, in the order of the README.
 static SCHEMAS: [Schema; 5] = [
@@ -107,9 +107,27 @@ fn build(report: &mut Report, text: &str, file: &Path) -> Option<(Config, bool)>
         }
         return None;
     };
+    let further = |report: &mut Report, clients: &mut Clients<'_>| {
+        for piece in pieces {
+            let Some(document) = Document::parse(text, piece, &lines, report) else { continue };
+            let mut found = tables();
+            document.tables(report, &SCHEMAS, &mut found);
+            found.iter().flatten().for_each(|table| clients.read(report, table));
+        }
+    };
+    assemble(report, file, &documents, further)
+}
+
+/// The configuration from the documents with tables of all kinds, and what reads the further clients.
+fn assemble(
+    report: &mut Report,
+    file: &Path,
+    documents: &[Document<'_>],
+    further: impl FnOnce(&mut Report, &mut Clients<'_>),
+) -> Option<(Config, bool)> {
     let mut found = tables();
     documents.iter().for_each(|document| document.tables(report, &SCHEMAS, &mut found));
-    let [nodes, interfaces, services, networks, mixed_clients] = &found;
+    let [nodes, interfaces, services, networks, first_clients] = &found;
     let directory = file.parent().unwrap_or(Path::new(""));
 
     if !documents.iter().any(|document| document.has("node")) {
@@ -134,18 +152,9 @@ fn build(report: &mut Report, text: &str, file: &Path) -> Option<(Config, bool)>
         service_names: &service_names,
         services: &services,
     });
-    let mut inline = false;
-    let mut read = |report: &mut Report, table: &Table<'_>| {
-        inline |= secret::is_inline(table);
-        clients.read(report, table);
-    };
-    mixed_clients.iter().for_each(|table| read(report, table));
-    for piece in pieces {
-        let Some(document) = Document::parse(text, piece, &lines, report) else { continue };
-        let mut found = tables();
-        document.tables(report, &SCHEMAS, &mut found);
-        found.iter().flatten().for_each(|table| read(report, table));
-    }
+    first_clients.iter().for_each(|table| clients.read(report, table));
+    further(report, &mut clients);
+    let inline = clients.has_inline_secret;
     let clients = clients.finish(report);
     let config = Config {
         file: file.to_owned(),
