@@ -7,6 +7,7 @@
 mod error;
 mod ethtool;
 mod link;
+pub mod privilege;
 mod program;
 mod xsk;
 

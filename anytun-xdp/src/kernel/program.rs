@@ -12,7 +12,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use libbpf_rs::libbpf_sys;
 
-use super::{HostError, Link};
+use super::{HostError, Link, privilege};
 use crate::config::XdpMode;
 
 /// The compiled program.
@@ -51,7 +51,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// [`HostError::NotPermitted`] without `CAP_BPF` and `CAP_NET_ADMIN`; [`HostError::Other`] when the kernel refuses
+    /// [`HostError::NotPermitted`] without what [`privilege::NEEDED`] lists; [`HostError::Other`] when the kernel refuses
     /// the program, with its reason.
     pub fn load() -> Result<Self, HostError> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
@@ -262,13 +262,16 @@ fn attach_error(link: &Link, mode: XdpMode, error: io::Error) -> HostError {
     }
 }
 
+/// What kept the program from being loaded. The kernel refuses a program of a process that lacks a capability with EPERM,
+/// and one that only CAP_PERFMON would let through with EACCES, like one it finds unsafe.
 fn load_error(error: EbpfError) -> HostError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(at) = cause {
-        if let Some(source) = at.downcast_ref::<io::Error>()
-            && source.raw_os_error() == Some(libc::EPERM)
+        let errno = at.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if matches!(errno, Some(libc::EPERM | libc::EACCES))
+            && let Err(missing) = privilege::check()
         {
-            return HostError::not_permitted("load the XDP program", "CAP_NET_ADMIN CAP_BPF");
+            return missing;
         }
         cause = at.source();
     }
