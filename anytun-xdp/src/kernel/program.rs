@@ -18,7 +18,7 @@ use crate::config::XdpMode;
 /// The compiled program.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/anytun-xdp-ebpf"));
 /// The program's name in it.
-const NAME: &str = "anytun_xdp";
+pub(super) const NAME: &str = "anytun_xdp";
 
 /// Octets of a [`ServiceKey`], in the order of its fields.
 type Key = [u8; size_of::<ServiceKey>()];
