@@ -179,16 +179,18 @@ fn packets_wait_for_an_interface_that_is_down_and_go_when_it_is_up() {
         exchange(&from, &to, 128, 64);
         for _ in 0..3 {
             lab.node.ip(&["link", "set", "p1", "down"]);
-            for number in 0..64 {
-                from.send(&datagram(number, 64));
+            // As many as the TX ring holds, in bursts that veth takes, and some more, which stay with the worker.
+            for first in (0..2048).step_by(128) {
+                (first..first + 128).for_each(|number| from.send(&datagram(number, 64)));
+                let patience = Instant::now() + PATIENCE;
+                while waiting.load(Ordering::SeqCst) < first as usize + 128 {
+                    assert!(Instant::now() < patience, "the packets do not reach the TX ring");
+                    thread::yield_now();
+                }
             }
-            let patience = Instant::now() + PATIENCE;
-            while waiting.load(Ordering::SeqCst) < 64 {
-                assert!(Instant::now() < patience, "the packets do not reach the TX ring");
-                thread::yield_now();
-            }
+            (2048..2248).for_each(|number| from.send(&datagram(number, 64)));
             lab.node.ip(&["link", "set", "p1", "up"]);
-            for number in 0..64 {
+            for number in 0..2248 {
                 assert_eq!(to.receive(PATIENCE), Some(datagram(number, 64)), "packet {number}");
             }
             lab.node.ip(&["link", "set", "p0", "down"]);
@@ -363,6 +365,23 @@ fn zero_copy_is_refused_by_name_where_the_driver_has_none() {
         let missing = Some(PortSpec { link: Link::find("p1").unwrap(), queue: 9, mode: XdpMode::Native });
         let error = Xsk::open(&[missing]).err().unwrap();
         assert!(error.to_string().contains("no receive queue 9"), "{error}");
+    });
+}
+
+#[test]
+fn a_queue_that_stays_in_use_is_named() {
+    if !permitted("xsk busy") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.node.enter(|| {
+        let port = |name| Some(PortSpec { link: Link::find(name).unwrap(), queue: 0, mode: XdpMode::Native });
+        let first = Xsk::open(&[port("p1")]).unwrap();
+        let error = Xsk::open(&[port("p0"), port("p1")]).err().unwrap();
+        assert!(matches!(&error, HostError::Unsupported { interface, .. } if interface == "p1"), "{error}");
+        assert!(error.to_string().contains("queue 0 stays in use"), "{error}");
+        drop(first);
+        assert!(Xsk::open(&[port("p0"), port("p1")]).is_ok());
     });
 }
 
