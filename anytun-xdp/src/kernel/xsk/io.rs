@@ -84,6 +84,9 @@ impl PacketIo for Xsk {
             loop {
                 let count = port.take_completed(&mut self.scratch[..]);
                 self.free.extend_from_slice(&self.scratch[..count]);
+                if count > 0 {
+                    self.stalled = 0;
+                }
                 if count < BATCH {
                     break;
                 }
@@ -159,7 +162,7 @@ impl PacketIo for Xsk {
 }
 
 impl Xsk {
-    /// How long a wait may be while `unsent` packets are in the TX rings: short at first, longer while it does not help.
+    /// How long a wait may be while `unsent` packets are in the TX rings: short at first, longer while none is completed.
     fn nap(&mut self, unsent: u64) -> Option<Duration> {
         if unsent == 0 {
             self.stalled = 0;

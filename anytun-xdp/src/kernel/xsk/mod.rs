@@ -45,7 +45,7 @@ pub struct Xsk {
     received: u64,
     counters: IoCounters,
     waker: Waker,
-    /// Waits in a row that found the same packets unsent.
+    /// Waits since a packet was completed that found some unsent.
     stalled: u32,
 }
 
