@@ -131,7 +131,7 @@ fn offers_rust() -> bool {
 fn install(packages: &[&str]) -> Action {
     // Nothing that the machine has is taken away for what it lacks.
     let arguments = [&["install", "--yes", "--no-install-recommends", "--no-remove"], packages].concat();
-    apt_get(&arguments, "1 to 3 minutes", "apt-install.log")
+    apt_get(&arguments, "1 to 4 minutes", "apt-install.log")
 }
 
 fn apt_get(arguments: &[&str], usual_time: &'static str, log: &'static str) -> Action {
@@ -170,7 +170,7 @@ fn bpf_linker_from_source() -> Action {
         root: false,
         environment: &[("LLVM_PREFIX", "/usr/lib/llvm-22")],
         command: words("cargo", &arguments),
-        usual_time: "1 to 2 minutes",
+        usual_time: "1 to 5 minutes",
         log: "bpf-linker.log",
     }
 }
