@@ -1,6 +1,7 @@
 //! What of this host would hurt a node, and the command that mends it. Looks only, changes nothing, and works without
 //! privileges as far as the kernel answers.
 
+use std::fmt;
 use std::path::Path;
 use std::thread;
 
@@ -37,6 +38,21 @@ pub struct Finding {
     pub what: String,
     /// What to do about it: a command in backquotes, or a key of the configuration.
     pub mend: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Good => "good ",
+            Severity::Hurts => "hurts",
+            Severity::Fatal => "FATAL",
+        };
+        write!(f, "{severity}  {}", self.what)?;
+        match &self.mend {
+            Some(mend) => write!(f, "; {mend}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Finding {

@@ -10,11 +10,11 @@ use anytun_common::wire::{ethernet::Mac, unmapped};
 
 use super::start::{Running, WorkerView};
 use crate::config::XdpMode;
+use crate::control::source::{Readiness, Source};
 use crate::control::status::{
     Client, Counts, Interface, Io, Ledger, Memory, Mode, Program, Queue, Sequences, Service, State, Status, Traffic,
     Worker, XskStatistics,
 };
-use crate::control::source::{Readiness, Source};
 use crate::kernel::Link;
 use crate::table::{self, ClientTotals, Tables};
 
@@ -78,8 +78,7 @@ impl Running {
         let program = self.program();
         let counts = program.verdicts().unwrap_or([0; Verdict::COUNT]);
         let by_program = |verdict: &&Verdict| matches!(verdict.outcome(), Outcome::Steered | Outcome::Passed);
-        let verdicts =
-            Verdict::ALL.iter().filter(by_program).map(|&v| (v.name().into(), counts[v as usize])).collect();
+        let verdicts = Verdict::ALL.iter().filter(by_program).map(|&v| (v.name().into(), counts[v as usize])).collect();
         Program { id: program.id().unwrap_or(0), verdicts }
     }
 
