@@ -27,9 +27,9 @@ pub struct Kernel {
 }
 
 impl Default for Kernel {
-    /// A kernel that does all at once.
+    /// A kernel that does all at once, with rings of 128 descriptors.
     fn default() -> Self {
-        Self { receive: usize::MAX, tx_ring: 2048, fill_ring: 2048, complete: usize::MAX }
+        Self { receive: usize::MAX, tx_ring: 128, fill_ring: 128, complete: usize::MAX }
     }
 }
 
