@@ -77,7 +77,9 @@ impl Frames {
         let mut at = FILE_HEADER;
         while let Some(length) = word(at + 8) {
             let start = at + RECORD_HEADER;
-            let Some(frame) = octets.get(start..start + length as usize) else { bail!("{} is cut off", file.display()) };
+            let Some(frame) = octets.get(start..start + length as usize) else {
+                bail!("{} is cut off", file.display())
+            };
             frames.push(frame.to_vec());
             at = start + length as usize;
         }

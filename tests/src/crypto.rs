@@ -63,10 +63,9 @@ impl Crypto {
             Source::KeyAndSalt(key, salt) => format!("key = \"{key}\"\nsalt = \"{salt}\"\n"),
         };
         let suite = &self.suite;
-        for (name, value, default) in [
-            ("kd_prf", suite.kd_prf, Suite::DEFAULT.kd_prf),
-            ("cipher", suite.cipher, Suite::DEFAULT.cipher),
-        ] {
+        for (name, value, default) in
+            [("kd_prf", suite.kd_prf, Suite::DEFAULT.kd_prf), ("cipher", suite.cipher, Suite::DEFAULT.cipher)]
+        {
             if value != default {
                 toml += &format!("{name} = \"{}\"\n", value.name());
             }

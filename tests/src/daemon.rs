@@ -66,15 +66,39 @@ impl Daemon {
     /// Starts a daemon in `namespace` and waits until its tun device has its addresses. Its log goes to `directory`.
     pub fn start(namespace: &Namespace, directory: &Path, settings: &Settings) -> Result<Self> {
         let [v4, v6] = settings.inner;
-        ensure!(v4.is_ipv4() && v6.is_ipv6(), "the inner addresses of a daemon are an IPv4 and an IPv6 one, in this order");
+        ensure!(
+            v4.is_ipv4() && v6.is_ipv6(),
+            "the inner addresses of a daemon are an IPv4 and an IPv6 one, in this order"
+        );
         let program = settings.kind.program();
         let log = directory.join(format!("{program}-{}.log", namespace.name()));
         let family = if settings.remote.is_ipv4() { "-4" } else { "-6" };
         let remote = settings.remote.ip().to_string();
         let words = [
-            "-D", family, "-p", &settings.port.to_string(), "-r", &remote, "-o", &settings.remote.port().to_string(),
-            "-d", TUN, "-t", "tun", "-n", &format!("{v4}/24"), "-e", settings.role, "-m", &settings.mux.to_string(),
-            "-s", &settings.sender.to_string(), "-w", &settings.window.to_string(), "-L", "stderr:3",
+            "-D",
+            family,
+            "-p",
+            &settings.port.to_string(),
+            "-r",
+            &remote,
+            "-o",
+            &settings.remote.port().to_string(),
+            "-d",
+            TUN,
+            "-t",
+            "tun",
+            "-n",
+            &format!("{v4}/24"),
+            "-e",
+            settings.role,
+            "-m",
+            &settings.mux.to_string(),
+            "-s",
+            &settings.sender.to_string(),
+            "-w",
+            &settings.window.to_string(),
+            "-L",
+            "stderr:3",
         ]
         .map(str::to_owned);
         let arguments = words.into_iter().chain(settings.crypto.flags());

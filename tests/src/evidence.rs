@@ -14,5 +14,5 @@ pub fn file(title: &str, text: &str) {
 
 /// Takes everything this thread has filed so far.
 pub fn take() -> String {
-    REPORTS.with_borrow_mut(|reports| reports.drain(..).collect::<Vec<_>>().join("\n"))
+    REPORTS.with_borrow_mut(|reports| std::mem::take(reports).join("\n"))
 }

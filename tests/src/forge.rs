@@ -48,7 +48,8 @@ impl Forger {
         let mut packet = vec![0; HEADER + plain + MAX_TAG];
         packet[HEADER..HEADER + PAYLOAD_TYPE].copy_from_slice(&kind.to_be_bytes());
         packet[HEADER + PAYLOAD_TYPE..HEADER + plain].copy_from_slice(payload);
-        let length = self.keys.seal(self.role, &header, &mut packet, plain).unwrap_or_else(|| panic!("{plain} octets fit"));
+        let length =
+            self.keys.seal(self.role, &header, &mut packet, plain).unwrap_or_else(|| panic!("{plain} octets fit"));
         packet.truncate(length);
         packet
     }

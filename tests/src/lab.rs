@@ -17,7 +17,7 @@ use crate::config::{Client, Config, Service};
 use crate::crypto::Crypto;
 use crate::daemon::{Daemon, Kind, Settings};
 use crate::namespace::{Namespace, output};
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::traffic::Echo;
 use crate::wait::PATIENCE;
 
@@ -96,10 +96,7 @@ impl Who {
     /// The inner addresses.
     pub const fn inner(self) -> [IpAddr; 2] {
         let host = self.mux() + 10;
-        [
-            IpAddr::V4(Ipv4Addr::new(10, 9, 0, host as u8)),
-            IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, host)),
-        ]
+        [IpAddr::V4(Ipv4Addr::new(10, 9, 0, host as u8)), IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, host))]
     }
 }
 
@@ -249,12 +246,15 @@ impl Running {
     pub fn usual(layout: Layout) -> Result<Self> {
         let lab = Lab::new(layout)?;
         let config = lab.config();
-        Self::start(lab, config, [Kind::Anytun, Kind::Uanytun], ["anycast"; 2], |who| Crypto::passphrase(who.passphrase()))
+        Self::start(lab, &node::program()?, config, [Kind::Anytun, Kind::Uanytun], ["anycast"; 2], |who| {
+            Crypto::passphrase(who.passphrase())
+        })
     }
 
     /// Starts the node, adds the two clients to `config` under their services, starts their daemons and introduces them.
     pub fn start(
         lab: Lab,
+        program: &Path,
         mut config: Config,
         kinds: [Kind; 2],
         services: [&str; 2],
@@ -263,7 +263,7 @@ impl Running {
         for who in Who::BOTH {
             config.clients.push(client(who, services[who as usize], crypto(who)));
         }
-        let node = Node::start(&lab.node, lab.directory(), &config)?;
+        let node = Node::start(program, &lab.node, lab.directory(), &config)?;
         let daemon = |who: Who| {
             let service = config.services.iter().find(|service| service.name == services[who as usize]);
             let service = service.context("no such service")?.address;

@@ -7,6 +7,7 @@ pub mod crypto;
 pub mod daemon;
 pub mod evidence;
 pub mod forge;
+pub mod http;
 pub mod lab;
 pub mod namespace;
 pub mod node;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Output};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +16,7 @@ use crate::status::Status;
 use crate::wait::{PATIENCE, until};
 
 /// Where the program is: `ANYTUN_XDP`, or beside the running executable, release before debug.
-pub fn binary() -> Result<PathBuf> {
+pub fn program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("ANYTUN_XDP") {
         let path = fs::canonicalize(&path)
             .with_context(|| format!("ANYTUN_XDP names {}, which is not there", path.display()))?;
@@ -37,7 +37,7 @@ pub fn binary() -> Result<PathBuf> {
 /// A node: a directory with its configuration, state, control socket and log, and the process while it runs.
 #[derive(Debug)]
 pub struct Node {
-    binary: PathBuf,
+    program: PathBuf,
     namespace: String,
     directory: PathBuf,
     process: Process,
@@ -45,27 +45,26 @@ pub struct Node {
 }
 
 impl Node {
-    /// Writes the configuration to `directory`, starts the node in `namespace` and waits until it is ready.
-    pub fn start(namespace: &Namespace, directory: &Path, config: &Config) -> Result<Self> {
-        let node = Self::launch(namespace, directory, &config.toml(directory))?;
+    /// Writes the configuration to `directory`, starts `program` in `namespace` and waits until it is ready.
+    pub fn start(program: &Path, namespace: &Namespace, directory: &Path, config: &Config) -> Result<Self> {
+        let node = Self::launch(program, namespace, directory, &config.toml(directory))?;
         node.await_ready(PATIENCE)?;
         Ok(node)
     }
 
     /// Starts the node with the text of a configuration and does not wait.
-    pub fn launch(namespace: &Namespace, directory: &Path, toml: &str) -> Result<Self> {
-        let binary = binary()?;
+    pub fn launch(program: &Path, namespace: &Namespace, directory: &Path, toml: &str) -> Result<Self> {
         write_config(directory, toml)?;
         let started = Instant::now();
-        let process = run(&binary, namespace, directory)?;
-        let directory = directory.to_owned();
-        Ok(Self { binary, namespace: namespace.name().to_owned(), directory, process, started })
+        let process = run(program, namespace, directory)?;
+        let (program, directory) = (program.to_owned(), directory.to_owned());
+        Ok(Self { program, namespace: namespace.name().to_owned(), directory, process, started })
     }
 
     /// Starts the process again, after it was killed or has ended. Does not wait.
     pub fn relaunch(&mut self, namespace: &Namespace) -> Result<()> {
         self.started = Instant::now();
-        self.process = run(&self.binary, namespace, &self.directory)?;
+        self.process = run(&self.program, namespace, &self.directory)?;
         Ok(())
     }
 
@@ -91,7 +90,7 @@ impl Node {
 
     /// Runs a command that talks to the node, such as `status`, and returns what it printed.
     pub fn ask(&self, words: &[&str]) -> Result<String> {
-        let mut command = std::process::Command::new(&self.binary);
+        let mut command = std::process::Command::new(&self.program);
         output(command.args(words).arg("--control").arg(self.control()))
     }
 
@@ -152,11 +151,32 @@ impl Drop for Node {
     }
 }
 
-/// Runs a command of the program to its end, with whatever exit status: `run` with a configuration that cannot work,
-/// `check`, `doctor`.
-pub fn command(namespace: &Namespace, words: &[&str]) -> Result<Output> {
-    let binary = binary()?;
-    namespace.command(&binary).args(words).output().with_context(|| format!("cannot run {}", binary.display()))
+/// How a run of the program ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed, stdout and stderr.
+    pub text: String,
+}
+
+/// Runs a command of the program that must end by itself, with whatever exit code: `check`, `doctor`, or `run` with what
+/// cannot work.
+pub fn command(namespace: &Namespace, directory: &Path, words: &[&str]) -> Result<Outcome> {
+    let program = program()?;
+    run_to_end(namespace, directory, &[&[&*program.to_string_lossy()], words].concat())
+}
+
+/// Runs a command line that must end by itself.
+pub fn run_to_end(namespace: &Namespace, directory: &Path, line: &[&str]) -> Result<Outcome> {
+    let log = directory.join("command.log");
+    if log.exists() {
+        fs::remove_file(&log)?;
+    }
+    let (program, arguments) = line.split_first().context("an empty command line")?;
+    let mut process = Process::start(&line.join(" "), namespace, Path::new(program), arguments, &log)?;
+    let code = process.wait(PATIENCE)?.code();
+    Ok(Outcome { code, text: process.log() })
 }
 
 /// Writes the configuration that nobody but its owner can read, as it holds secrets.
@@ -169,8 +189,8 @@ pub fn write_config(directory: &Path, toml: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn run(binary: &Path, namespace: &Namespace, directory: &Path) -> Result<Process> {
+fn run(program: &Path, namespace: &Namespace, directory: &Path) -> Result<Process> {
     let config = directory.join("node.toml");
     let arguments = ["run".as_ref(), "--config".as_ref(), config.as_os_str()];
-    Process::start("the node", namespace, binary, arguments, &directory.join("node.log"))
+    Process::start("the node", namespace, program, arguments, &directory.join("node.log"))
 }

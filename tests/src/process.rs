@@ -75,7 +75,8 @@ impl Process {
 
     /// Waits for its end.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        until(&format!("{} has ended", self.name.clone()), limit, || self.ended())
+        let what = format!("{} has ended", self.name);
+        until(&what, limit, || self.ended())
     }
 
     /// Everything it has logged.

@@ -49,6 +49,8 @@ pub struct Memory {
 /// The XDP program.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Program {
+    /// The number by which the kernel knows it.
+    pub id: u32,
     /// Frames by verdict.
     pub verdicts: BTreeMap<String, u64>,
 }
@@ -193,7 +195,10 @@ impl Status {
         ensure!(!self.workers.is_empty(), "status shows no worker");
         for (worker, Worker { ledger, .. }) in self.workers.iter().enumerate() {
             let sum = ledger.free + ledger.fill + ledger.received + ledger.tx;
-            ensure!(ledger.total > 0 && sum == ledger.total && ledger.holds, "worker {worker}: {ledger:?} sums to {sum}");
+            ensure!(
+                ledger.total > 0 && sum == ledger.total && ledger.holds,
+                "worker {worker}: {ledger:?} sums to {sum}"
+            );
         }
         Ok(())
     }
