@@ -95,8 +95,10 @@ impl Who {
 
     /// The inner addresses.
     pub const fn inner(self) -> [IpAddr; 2] {
-        let host = self.mux() + 10;
-        [IpAddr::V4(Ipv4Addr::new(10, 9, 0, host as u8)), IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, host))]
+        let mux = self.mux();
+        // The same digits in both families.
+        let (v4, v6) = (Ipv4Addr::new(10, 9, 0, 10 + mux as u8), Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0x10 + mux));
+        [IpAddr::V4(v4), IpAddr::V6(v6)]
     }
 }
 

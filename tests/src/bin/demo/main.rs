@@ -2,10 +2,11 @@
 
 use std::fs::{self, Permissions};
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -17,9 +18,7 @@ use anytun_tests::namespace::obstacle;
 use anytun_tests::node;
 use anytun_tests::traffic::{Echo, Report};
 use clap::Parser;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 mod table;
 
@@ -117,7 +116,7 @@ fn watch(running: &Running, flows: &[Echo; 2], time: Option<Duration>, stop: &St
     let (mut printed, mut lines) = (None::<Instant>, 0);
     loop {
         let left = time.map_or(REDRAW, |time| time.saturating_sub(start.elapsed()).min(REDRAW));
-        if left.is_zero() || stop.requested(left)? {
+        if left.is_zero() || stop.requested(left) {
             return Ok(());
         }
         if terminal || printed.is_none_or(|printed| printed.elapsed() >= REPRINT) {
@@ -139,7 +138,7 @@ fn closing_line(reports: &[Report; 2], sum: &table::Sum) -> String {
     let received = alice.received + bob.received;
     let drops = if sum.drops.is_empty() { "nothing".to_owned() } else { sum.drops.clone() };
     format!(
-        "Carried {received} of {sent} pings (alice to bob {} of {}, bob to alice {} of {}), {} packets of {} to clients; \
+        "Carried {received} of {sent} pings (alice to bob {} of {}, bob to alice {} of {}), {} packets ({}) sent to clients; \
          lost {}; the node dropped {drops}.",
         alice.received,
         alice.sent,
@@ -151,21 +150,25 @@ fn closing_line(reports: &[Report; 2], sum: &table::Sum) -> String {
     )
 }
 
-/// SIGINT and SIGTERM as something that can be waited for, so that everything is removed before the end.
-struct Stop(SignalFd);
+/// Asked to end by SIGINT, SIGTERM or SIGHUP: instead of dying at once everything is removed first.
+struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// From now on the signals do not end the process. Must come before any thread is started.
     fn new() -> Result<Self> {
-        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-        signals.thread_block().context("cannot block signals")?;
-        Ok(Self(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).context("cannot wait for signals")?))
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&flag)).context("cannot handle signals")?;
+        }
+        Ok(Self(flag))
     }
 
-    /// Waits for `limit`; whether a signal has come.
-    fn requested(&self, limit: Duration) -> Result<bool> {
-        let timeout = PollTimeout::try_from(limit.max(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX);
-        Ok(poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout)? > 0)
+    /// Waits for `limit`, or less if a signal has come; whether one has.
+    fn requested(&self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while !self.0.load(Ordering::Relaxed) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.0.load(Ordering::Relaxed)
     }
 }
 
