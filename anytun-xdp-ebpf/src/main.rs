@@ -1,6 +1,7 @@
 //! The XDP program: classify, count, and redirect what is for a service to the AF_XDP socket of its queue. Everything else
 //! goes to the kernel untouched.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![allow(missing_docs, unreachable_pub, reason = "what the macros make public is so for the linker only")]
 
 use anytun_common::classify::classify;
 use anytun_common::map::{MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, QUEUES_PER_INTERFACE, ServiceKey};
@@ -10,6 +11,7 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{HashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::warn;
 
 /// Where packets must be addressed to be steered. The value is not used.
 #[map]
@@ -51,14 +53,22 @@ impl Bytes for Frame<'_> {
 
 /// The program.
 #[xdp]
-pub fn anytun_xdp(ctx: XdpContext) -> u32 {
+fn anytun_xdp(ctx: XdpContext) -> u32 {
     match steer(&ctx) {
         Ok(action) => {
             count(Verdict::Steered);
             action
         }
         Err(verdict) => {
-            count(verdict);
+            // Once for every processor: the counter tells the rest.
+            if count(verdict) == 0 && matches!(verdict, Verdict::NoSocket) {
+                warn!(
+                    &ctx,
+                    "no AF_XDP socket for queue {} of interface index {}: its packets go to the kernel",
+                    ctx.rx_queue_index(),
+                    ctx.ingress_ifindex()
+                );
+            }
             xdp_action::XDP_PASS
         }
     }
@@ -76,16 +86,20 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     if queue >= QUEUES_PER_INTERFACE {
         return Err(Verdict::NoSocket);
     }
+    // The helper looks the socket up: a place without one fails here, before the packet is given away.
     SOCKETS.redirect(slot * QUEUES_PER_INTERFACE + queue, 0).map_err(|_| Verdict::NoSocket)
 }
 
+/// Counts a verdict; returns how many this processor had counted before.
 #[inline(always)]
-fn count(verdict: Verdict) {
-    if let Some(counter) = VERDICTS.get_ptr_mut(verdict as u32) {
-        // SAFETY: the pointer is to this processor's own counter, and XDP programs do not interrupt each other on one
-        // processor.
-        unsafe { *counter += 1 };
-    }
+fn count(verdict: Verdict) -> u64 {
+    let Some(counter) = VERDICTS.get_ptr_mut(verdict as u32) else { return u64::MAX };
+    // SAFETY: the pointer is to this processor's own counter, and XDP programs do not interrupt each other on one
+    // processor.
+    let counter = unsafe { &mut *counter };
+    let before = *counter;
+    *counter = before.wrapping_add(1);
+    before
 }
 
 #[cfg(target_arch = "bpf")]
@@ -103,5 +117,7 @@ pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// On the host the crate is built only so that plain `cargo build`, clippy and rust-analyzer see it.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {
-    eprintln!("anytun-xdp-ebpf is the XDP program of anytun-xdp; `cargo xtask run` builds it for the kernel and loads it");
+    eprintln!(
+        "anytun-xdp-ebpf is the XDP program of anytun-xdp; `cargo xtask run` builds it for the kernel and loads it"
+    );
 }

@@ -66,9 +66,8 @@ mod tests {
 
     #[test]
     fn an_update_equals_a_new_sum() {
-        let mut header: [u8; 20] = [
-            0x45, 0, 0, 0x54, 0xc1, 0x9f, 0x40, 0, 0x40, 1, 0x64, 0xf5, 10, 9, 0, 1, 10, 9, 0, 2,
-        ];
+        let mut header: [u8; 20] =
+            [0x45, 0, 0, 0x54, 0xc1, 0x9f, 0x40, 0, 0x40, 1, 0x64, 0xf5, 10, 9, 0, 1, 10, 9, 0, 2];
         assert_eq!(of(&header), 0, "the fixture is a captured header");
         for ttl in (1..=0x40u8).rev() {
             let old = u16::from_be_bytes([header[8], header[9]]);

@@ -6,10 +6,25 @@ use std::path::PathBuf;
 
 use crate::satp::Secret;
 
+mod client;
+mod document;
 mod error;
+mod explain;
+mod names;
+mod nearest;
+mod node;
+mod overlap;
+mod prefix;
 mod read;
+mod secret;
+mod service;
+#[cfg(test)]
+mod tests;
 
 pub use error::{Error, Problem};
+pub use explain::explain;
+pub use prefix::{Prefix, PrefixError};
+pub use read::{parse, read};
 
 /// A whole configuration whose parts fit each other.
 #[derive(Clone, Debug)]
@@ -54,6 +69,13 @@ pub struct SenderIds {
     pub last: u16,
 }
 
+impl SenderIds {
+    /// How many there are.
+    pub const fn count(self) -> u32 {
+        self.last as u32 - self.first as u32 + 1
+    }
+}
+
 /// An interface whose anytun packets the node takes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Interface {
@@ -76,6 +98,18 @@ pub enum XdpMode {
     Native,
     /// Generic XDP, for drivers without support of their own.
     Generic,
+}
+
+impl XdpMode {
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            XdpMode::Auto => "auto",
+            XdpMode::Zerocopy => "zerocopy",
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        }
+    }
 }
 
 /// The receive queues of an interface.
@@ -141,13 +175,4 @@ pub struct Client {
     pub window: u32,
     /// Where to send before the client has spoken.
     pub endpoint: Option<SocketAddr>,
-}
-
-/// An IP prefix. Host bits are zero.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Prefix {
-    /// The address; its host bits are zero.
-    pub address: IpAddr,
-    /// Bits of the network: up to 32 or 128.
-    pub length: u8,
 }

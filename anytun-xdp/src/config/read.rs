@@ -1,1 +1,133 @@
-//! From TOML to the typed configuration.
+//! From a file to the typed configuration.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::client::{self, Surroundings};
+use super::document::{self, Lines, Schema};
+use super::error::{Error, Report};
+use super::names::Names;
+use super::{Config, Problem, node, secret, service};
+
+/// The tables and keys there are, in the order of the README.
+static SCHEMAS: [Schema; 5] = [
+    Schema { name: "node", repeated: false, keys: &["name", "state_dir", "sender_ids", "control", "metrics"] },
+    Schema { name: "interface", repeated: true, keys: &["name", "xdp", "queues"] },
+    Schema { name: "service", repeated: true, keys: &["name", "address", "port", "udp_checksum"] },
+    Schema { name: "network", repeated: true, keys: &["name", "kind", "more_specifics"] },
+    Schema {
+        name: "client",
+        repeated: true,
+        keys: &[
+            "name",
+            "network",
+            "service",
+            "mux",
+            "prefixes",
+            "passphrase",
+            "passphrase_file",
+            "key",
+            "salt",
+            "key_file",
+            "kd_prf",
+            "cipher",
+            "auth",
+            "tag_length",
+            "role",
+            "window",
+            "endpoint",
+        ],
+    },
+];
+
+/// Reads and checks a configuration file and the files with secrets it names.
+///
+/// # Errors
+/// Every problem with its line, in the order of the file; one problem without a line when the file cannot be read.
+pub fn read(file: &Path) -> Result<Config, Error> {
+    let cannot_read = |error: std::io::Error| Error::whole_file(file, format!("cannot be read: {error}"));
+    let mut opened = File::open(file).map_err(cannot_read)?;
+    let metadata = opened.metadata().map_err(cannot_read)?;
+    let mut octets = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).saturating_add(1)));
+    opened.read_to_end(&mut octets).map_err(cannot_read)?;
+    let text = std::str::from_utf8(&octets).map_err(|error| {
+        let line = octets[..error.valid_up_to()].iter().filter(|octet| **octet == b'\n').count() + 1;
+        Error { file: file.to_owned(), problems: vec![Problem { line, message: "is not UTF-8".to_owned() }] }
+    })?;
+    let (mut config, inline) = typed(text, file)?;
+    let mode = metadata.mode() & 0o7777;
+    if inline && mode & 0o044 != 0 {
+        let message = format!(
+            "holds secrets and has mode {mode:04o}, so others than its owner can read them; run: chmod 600 {}, or use \
+             `passphrase_file` or `key_file`",
+            file.display()
+        );
+        config.warnings.insert(0, Problem { line: 0, message });
+    }
+    Ok(config)
+}
+
+/// Checks the text of a configuration. `file` names it in messages; relative paths in it are relative to the directory
+/// of `file`.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(text: &str, file: &Path) -> Result<Config, Error> {
+    typed(text, file).map(|(config, _)| config)
+}
+
+/// The configuration, and whether the text itself holds secrets.
+fn typed(text: &str, file: &Path) -> Result<(Config, bool), Error> {
+    let mut report = Report::default();
+    let lines = Lines::new(text);
+    let config = document::parse(text, &lines, &mut report).and_then(|root| {
+        let tables = document::tables(root.get_ref(), &SCHEMAS, &lines, &mut report);
+        let [nodes, interfaces, services, networks, clients] = <[_; 5]>::try_from(tables).ok()?;
+        let directory = file.parent().unwrap_or(Path::new(""));
+
+        if nodes.is_empty() && !root.get_ref().contains_key("node") {
+            report.error(0, "there is no [node]; it needs at least `name` and `sender_ids`");
+        }
+        let node = nodes.first().and_then(|table| node::node(&mut report, table, directory));
+        let interfaces = node::interfaces(&mut report, &interfaces);
+        if let (Some(table), Some(node)) = (nodes.first(), &node) {
+            node::check_sender_ids(&mut report, table.line_of("sender_ids"), node.sender_ids, &interfaces);
+        }
+        let mut service_names = Names::new("service");
+        let services = service::services(&mut report, &services, &mut service_names);
+        let mut network_names = Names::new("network");
+        let network_tables = networks;
+        let networks = service::networks(&mut report, &network_tables, &mut network_names);
+        let around = Surroundings {
+            directory,
+            network_tables: &network_tables,
+            network_names: &network_names,
+            networks: &networks,
+            service_names: &service_names,
+            services: &services,
+        };
+        let inline = clients.iter().any(secret::is_inline);
+        let clients = client::clients(&mut report, &clients, &around);
+        let config = Config {
+            file: file.to_owned(),
+            node: node?,
+            interfaces: interfaces.into_iter().collect::<Option<_>>()?,
+            services: services.into_iter().collect::<Option<_>>()?,
+            networks: networks.into_iter().collect::<Option<_>>()?,
+            clients: clients.into_iter().collect::<Option<_>>()?,
+            warnings: Vec::new(),
+        };
+        Some((config, inline))
+    });
+    let Report { errors: mut problems, mut warnings } = report;
+    problems.sort_by_key(|problem| problem.line);
+    warnings.sort_by_key(|problem| problem.line);
+    match config {
+        Some((config, inline)) if problems.is_empty() => Ok((Config { warnings, ..config }, inline)),
+        _ => Err(Error { file: file.to_owned(), problems }),
+    }
+}

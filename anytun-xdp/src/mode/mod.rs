@@ -1,1 +1,6 @@
-//! The module `mode`.
+//! What happens to one packet. No I/O, no clock, no lock, no allocation.
+
+pub mod ecn;
+pub mod encapsulate;
+pub mod inner;
+pub mod tunnel;

@@ -1,1 +1,32 @@
-//! The module `table`.
+//! What workers read: services, clients and networks. A [`Tables`] is a snapshot that control builds and swaps whole; what
+//! changes with every packet lives in the records that snapshots share.
+
+mod build;
+mod client;
+mod counters;
+mod endpoint;
+mod lpm;
+mod service;
+
+pub use build::{BuildError, Host};
+pub use client::{Client, Track};
+pub use counters::{ClientCounters, ClientTotals};
+pub use endpoint::{Endpoint, EndpointCell, Tags};
+pub use lpm::Lpm;
+pub use service::{Service, Services};
+
+/// Everything a worker needs to know to carry a packet.
+pub struct Tables {
+    /// Counts the configurations that were put in force, from 1.
+    pub generation: u64,
+    /// Where packets are addressed to.
+    pub services: Services,
+    /// Who sends them. The index is the client's number in this snapshot.
+    pub clients: Vec<Client>,
+    /// Per network: inner destination to client number.
+    pub networks: Vec<Lpm>,
+    /// Names of the networks.
+    pub network_names: Vec<String>,
+    /// Octets of the largest IP packet an interface sends, by slot.
+    pub mtus: Vec<usize>,
+}

@@ -1,2 +1,125 @@
-//! The module `worker`.
+//! The worker: the thread that owns one queue of every interface. It receives a batch, runs each stage over all of it
+//! (parse, look up, open, route, seal), transmits, and sleeps when there is nothing to do.
+
+mod batch;
+mod counters;
 pub mod io;
+pub mod memory;
+mod outbox;
+mod stages;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+use crossbeam::utils::CachePadded;
+
+use self::batch::Item;
+pub use self::counters::{Tally, WorkerCounters};
+use self::io::PacketIo;
+use self::outbox::Outbox;
+use crate::table::Tables;
+
+/// Packets that go through the stages together: enough to amortise a call into the kernel and to fill the pipelines of
+/// the cryptography, few enough for their headers to stay in the first-level cache.
+pub const BATCH: usize = 64;
+
+/// Turns without a packet before the worker sleeps.
+const IDLE_TURNS: u32 = 8;
+
+/// The longest sleep: how late a worker notices what nobody wakes it for.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// How long a worker waits, when it stops, for the kernel to send what was handed over.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// One worker.
+pub struct Worker<I: PacketIo> {
+    index: usize,
+    io: I,
+    tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
+    shown: Arc<CachePadded<WorkerCounters>>,
+    tally: Tally,
+    received: Vec<I::Frame>,
+    items: Vec<Item<I::Frame>>,
+    ended: Vec<I::Frame>,
+    outboxes: Vec<Outbox<I::Frame>>,
+    identification: u16,
+}
+
+impl<I: PacketIo> Worker<I> {
+    /// A worker that has not run yet. `index` is its place in the counters and sequences of every client.
+    pub fn new(index: usize, io: I, tables: Arc<ArcSwap<Tables>>, shown: Arc<CachePadded<WorkerCounters>>) -> Self {
+        let outboxes = (0..io.ports()).map(|_| Outbox::with_capacity(BATCH)).collect();
+        let worker = Self {
+            index,
+            io,
+            tables: Cache::new(tables),
+            shown,
+            tally: Tally::default(),
+            received: Vec::with_capacity(BATCH),
+            items: Vec::with_capacity(BATCH),
+            ended: Vec::with_capacity(BATCH),
+            outboxes,
+            identification: 0,
+        };
+        worker.show();
+        worker
+    }
+
+    /// Carries packets until `stop` is set, then what is still in the rings. `start` is when the node started.
+    pub fn run(mut self, start: Instant, stop: &AtomicBool) {
+        let now = || start.elapsed().as_millis() as u64;
+        let mut idle = 0;
+        while !stop.load(Ordering::Relaxed) {
+            if self.turn(now()) > 0 {
+                idle = 0;
+                continue;
+            }
+            idle += 1;
+            if idle >= IDLE_TURNS {
+                self.show();
+                self.io.wait(LONGEST_SLEEP);
+                idle = 0;
+            }
+        }
+        let deadline = Instant::now() + DRAIN;
+        while (self.turn(now()) > 0 || self.io.ledger().tx > 0) && Instant::now() < deadline {
+            self.io.wait(Duration::from_millis(1));
+        }
+        self.show();
+    }
+
+    /// Takes one batch from every port through the stages; returns how many packets were received. `now` is in
+    /// milliseconds since the node started.
+    pub fn turn(&mut self, now: u64) -> usize {
+        self.io.reclaim();
+        let mut total = 0;
+        for port in 0..self.io.ports() {
+            let received = self.io.receive(port, &mut self.received, BATCH);
+            if received > 0 {
+                self.relay(port, now);
+                self.transmit();
+                total += received;
+            }
+        }
+        self.io.kick();
+        self.tally.turns += 1;
+        self.tally.rx_packets += total as u64;
+        if total > 0 {
+            self.show();
+        }
+        total
+    }
+
+    /// Shows the counters as they are now.
+    fn show(&self) {
+        self.shown.publish(&self.tally, self.io.ledger(), self.io.counters());
+    }
+
+    /// The packet I/O, for whoever drives a worker turn by turn.
+    pub fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+}

@@ -1,0 +1,238 @@
+//! The tables `[[client]]`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::document::{At, Table};
+use super::error::Report;
+use super::names::Names;
+use super::overlap::{self, Claim};
+use super::prefix::Prefix;
+use super::secret::secret;
+use super::service::not_of_a_host;
+use super::{Client, Network, Service};
+use crate::satp::{AesCtr, Auth, MAX_TAG, Role, Suite};
+
+/// Sequence numbers of the replay window when nothing is said.
+const WINDOW: u32 = 1024;
+
+/// The widest replay window: a bitmap of 8 KiB per client and sender ID.
+const WIDEST_WINDOW: i64 = 65536;
+
+/// Octets of a tag below which it is warned about: those of the daemons and of SRTP (RFC 3711 section 5.2).
+const USUAL_TAG: u8 = 10;
+
+const AES_CTR: [(&str, AesCtr); 5] = [
+    ("null", AesCtr::Null),
+    ("aes-ctr-128", AesCtr::Aes128),
+    ("aes-ctr-192", AesCtr::Aes192),
+    ("aes-ctr-256", AesCtr::Aes256),
+    // As the daemons call it.
+    ("aes-ctr", AesCtr::Aes128),
+];
+
+/// What clients refer to.
+pub(super) struct Surroundings<'a> {
+    pub(super) directory: &'a Path,
+    pub(super) network_tables: &'a [Table<'a>],
+    pub(super) network_names: &'a Names<'a>,
+    pub(super) networks: &'a [Option<Network>],
+    pub(super) service_names: &'a Names<'a>,
+    pub(super) services: &'a [Option<Service>],
+}
+
+/// What one table says, as far as it could be read: clients are held against each other even where they are wrong.
+struct Entry<'a> {
+    name: Option<&'a str>,
+    network: Option<usize>,
+    service: Option<usize>,
+    mux: Option<At<u16>>,
+    prefixes: Vec<At<Prefix>>,
+    client: Option<Client>,
+}
+
+/// Reads every `[[client]]`; `None` stands for one that cannot be used.
+pub(super) fn clients<'a>(report: &mut Report, tables: &[Table<'a>], around: &Surroundings<'a>) -> Vec<Option<Client>> {
+    let mut names = Names::new("client");
+    let entries: Vec<Entry<'a>> = tables.iter().map(|table| entry(report, table, around, &mut names)).collect();
+    check_mux(report, &entries);
+    for (index, (table, network)) in around.network_tables.iter().zip(around.networks).enumerate() {
+        let Some(network) = network else { continue };
+        let members = entries.iter().enumerate().filter(|(_, entry)| entry.network == Some(index));
+        let claims = members.flat_map(|(client, entry)| {
+            entry.prefixes.iter().map(move |prefix| Claim { prefix: *prefix, client, name: entry.name })
+        });
+        let place = At { line: table.line, value: network.name.as_str() };
+        overlap::check(report, place, network.more_specifics, claims.collect());
+    }
+    entries.into_iter().map(|entry| entry.client).collect()
+}
+
+fn entry<'a>(report: &mut Report, table: &Table<'a>, around: &Surroundings<'a>, names: &mut Names<'a>) -> Entry<'a> {
+    let warned = report.warnings.len();
+    let name = names.take(report, table);
+    let network = around.network_names.refer(report, table);
+    let service = around.service_names.refer(report, table);
+    table.require(report, "mux");
+    let mux = table.integer(report, "mux", 0..=65535);
+    table.require(report, "prefixes");
+    let prefixes = prefixes(report, table);
+    let crypto = suite(report, table);
+    let secret = crypto.and_then(|crypto| secret(report, table, crypto.kd_prf, around.directory));
+    let role = match table.has("role") {
+        true => table.choice(report, "role", &[("left", Role::Left), ("right", Role::Right)]).map(|at| at.value),
+        false => Some(Role::Left),
+    };
+    let window = window(report, table);
+    let endpoint = match table.has("endpoint") {
+        true => endpoint(report, table, service.and_then(|index| around.services[index].as_ref())).map(Some),
+        false => Some(None),
+    };
+    let build = || {
+        Some(Client {
+            name: name?.to_owned(),
+            network: network?,
+            service: service?,
+            mux: mux?.value,
+            prefixes: prefixes.iter().map(|prefix| prefix.value).collect(),
+            secret: secret?,
+            crypto: crypto?,
+            role: role?,
+            window: window?,
+            endpoint: endpoint?,
+        })
+    };
+    let client = build();
+    for warning in &mut report.warnings[warned..] {
+        warning.message.insert_str(0, &format!("client {:?}: ", name.unwrap_or_default()));
+    }
+    Entry { name, network, service, mux, prefixes, client }
+}
+
+fn prefixes(report: &mut Report, table: &Table<'_>) -> Vec<At<Prefix>> {
+    let Some(At { line, value: texts }) = table.strings(report, "prefixes") else { return Vec::new() };
+    if texts.is_empty() {
+        report.error(line, "`prefixes` is empty; a client needs at least one inner address");
+    }
+    let mut prefixes = Vec::with_capacity(texts.len());
+    for At { line, value } in texts {
+        match value.parse() {
+            Ok(value) => prefixes.push(At { line, value }),
+            Err(why) => report.error(line, format!("prefix {value:?} {why}")),
+        }
+    }
+    prefixes
+}
+
+/// The cryptographic choices; those that protect less than the defaults are warned about.
+fn suite(report: &mut Report, table: &Table<'_>) -> Option<Suite> {
+    let default = Suite::DEFAULT;
+    let kd_prf = table.choice(report, "kd_prf", &AES_CTR);
+    let cipher = table.choice(report, "cipher", &AES_CTR);
+    let auth = table.choice(report, "auth", &[("null", Auth::Null), ("sha1", Auth::Sha1)]);
+    let tag_length = table.integer::<u8>(report, "tag_length", 0..=MAX_TAG as i64);
+    let wrong = [
+        (kd_prf.is_none(), "kd_prf"),
+        (cipher.is_none(), "cipher"),
+        (auth.is_none(), "auth"),
+        (tag_length.is_none(), "tag_length"),
+    ];
+    if wrong.iter().any(|(unread, key)| *unread && table.has(key)) {
+        return None;
+    }
+    let mut suite = Suite {
+        kd_prf: kd_prf.map_or(default.kd_prf, |at| at.value),
+        cipher: cipher.map_or(default.cipher, |at| at.value),
+        auth: auth.map_or(default.auth, |at| at.value),
+        tag_length: tag_length.map_or(default.tag_length, |at| at.value),
+    };
+    if suite.cipher == AesCtr::Null && suite.auth == Auth::Null {
+        if let Some(At { line, value }) = kd_prf.filter(|at| at.value != AesCtr::Null) {
+            let was = value.name();
+            report
+                .warn(line, format!("`kd_prf` {was} has no effect: without cipher and auth it is null, as in anytun"));
+        }
+        suite.kd_prf = AesCtr::Null;
+    }
+    warn_of_weakness(report, table, &suite);
+    Some(suite)
+}
+
+fn warn_of_weakness(report: &mut Report, table: &Table<'_>, suite: &Suite) {
+    let mut warn = |key: &str, what: &str| {
+        report.warn(table.line_of(key), format!("`{key}` {what}"));
+    };
+    let keys_matter = suite.cipher != AesCtr::Null || suite.auth != Auth::Null;
+    if suite.kd_prf == AesCtr::Null && keys_matter {
+        warn("kd_prf", "null: all keys are zero, so anyone can read, forge and replay its packets");
+    }
+    if suite.cipher == AesCtr::Null {
+        warn("cipher", "null: everyone on the path can read its packets");
+    }
+    match suite.auth {
+        Auth::Null => warn("auth", "null: anyone can forge and change its packets and take over its endpoint"),
+        Auth::Sha1 if suite.tag_length == 0 => {
+            warn("tag_length", "0: anyone can forge and change its packets and take over its endpoint");
+        }
+        Auth::Sha1 if suite.tag_length < USUAL_TAG => {
+            let bits = 8 * u32::from(suite.tag_length);
+            warn(
+                "tag_length",
+                &format!(
+                    "{}: one forged packet in 2^{bits} is accepted; {USUAL_TAG} octets are usual",
+                    suite.tag_length
+                ),
+            );
+        }
+        Auth::Sha1 => {}
+    }
+}
+
+fn window(report: &mut Report, table: &Table<'_>) -> Option<u32> {
+    if !table.has("window") {
+        return Some(WINDOW);
+    }
+    let At { line, value: window } = table.integer(report, "window", 0..=WIDEST_WINDOW)?;
+    if window == 0 {
+        report.warn(line, "`window` 0: captured packets can be replayed");
+    }
+    Some(window)
+}
+
+fn endpoint(report: &mut Report, table: &Table<'_>, service: Option<&Service>) -> Option<SocketAddr> {
+    let At { line, value } = table.string(report, "endpoint")?;
+    let Ok(endpoint) = value.parse::<SocketAddr>() else {
+        let form = "such as \"198.51.100.7:4444\" or \"[2001:db8::7]:4444\"";
+        report.error(line, format!("`endpoint` {value:?} is no address and port, {form}"));
+        return None;
+    };
+    let family = |ipv6| if ipv6 { "IPv6" } else { "IPv4" };
+    let wrong = match (not_of_a_host(endpoint.ip()), service) {
+        (Some(why), _) => Some(why.to_owned()),
+        _ if endpoint.port() == 0 => Some("has port 0; it must be 1 to 65535".to_owned()),
+        (None, Some(service)) if service.address.is_ipv6() != endpoint.is_ipv6() => {
+            let (from, to) = (family(service.address.is_ipv6()), family(endpoint.is_ipv6()));
+            Some(format!("is {to}, but the service {:?} sends from an {from} address", service.name))
+        }
+        _ => None,
+    };
+    if let Some(wrong) = &wrong {
+        report.error(line, format!("`endpoint` {endpoint} {wrong}"));
+    }
+    wrong.is_none().then_some(endpoint)
+}
+
+/// Reports a MUX that two clients of one service have.
+fn check_mux(report: &mut Report, entries: &[Entry<'_>]) {
+    let mut taken: HashMap<(usize, u16), (Option<&str>, usize)> = HashMap::with_capacity(entries.len());
+    for entry in entries {
+        let (Some(service), Some(At { line, value: mux })) = (entry.service, entry.mux) else { continue };
+        let (name, other) = *taken.entry((service, mux)).or_insert((entry.name, line));
+        if other != line {
+            let name = name.map_or_else(|| "a client without a name".to_owned(), |name| format!("client {name:?}"));
+            report
+                .error(line, format!("`mux` {mux} is already that of {name} in line {other}, under the same service"));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! A TOML document whose every part knows its line, and typed access to its tables.
+
+use std::ops::RangeInclusive;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::Report;
+use super::nearest::suggestion;
+
+/// A value and its line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct At<T> {
+    pub(super) line: usize,
+    pub(super) value: T,
+}
+
+/// The offsets at which the lines of a text begin.
+pub(super) struct Lines {
+    starts: Vec<usize>,
+}
+
+impl Lines {
+    pub(super) fn new(text: &str) -> Self {
+        let after_newlines = text.bytes().enumerate().filter(|(_, octet)| *octet == b'\n').map(|(at, _)| at + 1);
+        Self { starts: std::iter::once(0).chain(after_newlines).collect() }
+    }
+
+    /// The line, from 1, that holds an offset.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset)
+    }
+
+    /// Line and column, both from 1; the column counts characters.
+    pub(super) fn position(&self, text: &str, offset: usize) -> (usize, usize) {
+        let line = self.line(offset);
+        let before = self.starts.get(line.wrapping_sub(1)).and_then(|start| text.get(*start..offset));
+        (line, before.map_or(0, |before| before.chars().count()) + 1)
+    }
+}
+
+/// Parses a text. On syntax errors every one of them is reported, with its place and without the text around it, which
+/// may be a secret.
+pub(super) fn parse<'a>(text: &'a str, lines: &Lines, report: &mut Report) -> Option<Spanned<DeTable<'a>>> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Some(root);
+    }
+    let mut seen = 0;
+    for error in errors {
+        let (line, column) = lines.position(text, error.span().map_or(text.len(), |span| span.start));
+        // What follows on the same line is mostly the first error's echo.
+        if line != seen {
+            report.error(line, format!("TOML syntax, column {column}: {}", error.message()));
+        }
+        seen = line;
+    }
+    None
+}
+
+/// The name of a table and of the keys it may have.
+pub(super) struct Schema {
+    pub(super) name: &'static str,
+    /// Whether there may be several: `[[name]]`.
+    pub(super) repeated: bool,
+    pub(super) keys: &'static [&'static str],
+}
+
+impl Schema {
+    /// As the table is written in the file.
+    pub(super) fn header(&self) -> String {
+        if self.repeated { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
+    }
+}
+
+/// One table of the document.
+pub(super) struct Table<'a> {
+    pub(super) schema: &'static Schema,
+    /// The line of its header.
+    pub(super) line: usize,
+    entries: &'a DeTable<'a>,
+    lines: &'a Lines,
+}
+
+impl<'a> Table<'a> {
+    fn new(
+        schema: &'static Schema,
+        line: usize,
+        entries: &'a DeTable<'a>,
+        lines: &'a Lines,
+        report: &mut Report,
+    ) -> Self {
+        for key in entries.keys() {
+            let name: &str = key.get_ref();
+            if !schema.keys.contains(&name) {
+                let hint = suggestion(name, schema.keys.iter().copied(), '`');
+                report
+                    .error(lines.line(key.span().start), format!("unknown key `{name}` in {}{hint}", schema.header()));
+            }
+        }
+        Self { schema, line, entries, lines }
+    }
+
+    /// Whether the table has a key, of whatever type.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// The line of a key's value; that of the table when there is no such key.
+    pub(super) fn line_of(&self, key: &str) -> usize {
+        self.entries.get(key).map_or(self.line, |value| self.lines.line(value.span().start))
+    }
+
+    /// Reports a key that must be there and is not.
+    pub(super) fn require(&self, report: &mut Report, key: &str) {
+        if !self.has(key) {
+            report.error(self.line, format!("{} lacks the key `{key}`", self.schema.header()));
+        }
+    }
+
+    fn get<T>(
+        &self,
+        report: &mut Report,
+        key: &str,
+        wanted: &str,
+        cast: impl FnOnce(&'a DeValue<'a>) -> Option<T>,
+    ) -> Option<At<T>> {
+        let value = self.entries.get(key)?;
+        let line = self.lines.line(value.span().start);
+        let cast = cast(value.get_ref());
+        if cast.is_none() {
+            report.error(line, format!("`{key}` must be {wanted}, not {}", type_name(value.get_ref())));
+        }
+        cast.map(|value| At { line, value })
+    }
+
+    pub(super) fn string(&self, report: &mut Report, key: &str) -> Option<At<&'a str>> {
+        self.get(report, key, "a string", DeValue::as_str)
+    }
+
+    pub(super) fn boolean(&self, report: &mut Report, key: &str) -> Option<At<bool>> {
+        self.get(report, key, "true or false", DeValue::as_bool)
+    }
+
+    pub(super) fn integer<T: TryFrom<i64>>(
+        &self,
+        report: &mut Report,
+        key: &str,
+        range: RangeInclusive<i64>,
+    ) -> Option<At<T>> {
+        let At { line, value: integer } = self.get(report, key, "an integer", DeValue::as_integer)?;
+        let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let value = number.filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok());
+        if value.is_none() {
+            let (first, last) = range.into_inner();
+            report.error(line, format!("`{key}` is {integer}; it must be {first} to {last}"));
+        }
+        value.map(|value| At { line, value })
+    }
+
+    /// One of several words.
+    pub(super) fn choice<T: Copy>(&self, report: &mut Report, key: &str, choices: &[(&str, T)]) -> Option<At<T>> {
+        let At { line, value: word } = self.string(report, key)?;
+        let choice = choices.iter().find(|(name, _)| *name == word);
+        if choice.is_none() {
+            let words: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+            report.error(line, format!("`{key}` cannot be {word:?}; it must be one of {}", words.join(", ")));
+        }
+        choice.map(|(_, value)| At { line, value: *value })
+    }
+
+    /// A list of strings, each with its line. Elements of other types are reported and left out.
+    pub(super) fn strings(&self, report: &mut Report, key: &str) -> Option<At<Vec<At<&'a str>>>> {
+        let array = self.get(report, key, "a list of strings", DeValue::as_array)?;
+        let mut strings = Vec::with_capacity(array.value.len());
+        for element in array.value {
+            let line = self.lines.line(element.span().start);
+            match element.get_ref().as_str() {
+                Some(value) => strings.push(At { line, value }),
+                None => report.error(
+                    line,
+                    format!("`{key}` must be a list of strings, but one of them is {}", type_name(element.get_ref())),
+                ),
+            }
+        }
+        Some(At { line: array.line, value: strings })
+    }
+}
+
+/// All tables of a document, sorted by kind: as many lists as there are schemas. Unknown tables and keys are reported.
+pub(super) fn tables<'a>(
+    root: &'a DeTable<'a>,
+    schemas: &'static [Schema],
+    lines: &'a Lines,
+    report: &mut Report,
+) -> Vec<Vec<Table<'a>>> {
+    let mut found: Vec<Vec<Table<'a>>> = schemas.iter().map(|_| Vec::new()).collect();
+    for (key, value) in root {
+        let name: &str = key.get_ref();
+        let line = lines.line(key.span().start);
+        let Some(index) = schemas.iter().position(|schema| schema.name == name) else {
+            report.error(line, unknown(name, value.get_ref(), schemas));
+            continue;
+        };
+        let schema = &schemas[index];
+        match (value.get_ref(), schema.repeated) {
+            (DeValue::Table(entries), false) => {
+                found[index].push(Table::new(schema, line, entries, lines, report));
+            }
+            (DeValue::Array(array), true) if array.iter().all(|element| element.get_ref().is_table()) => {
+                for element in array {
+                    if let DeValue::Table(entries) = element.get_ref() {
+                        let line = lines.line(element.span().start);
+                        found[index].push(Table::new(schema, line, entries, lines, report));
+                    }
+                }
+            }
+            (other, _) => {
+                let (header, found) = (schema.header(), type_name(other));
+                report.error(line, format!("`{name}` must be written as {header}, not as {found}"));
+            }
+        }
+    }
+    found
+}
+
+fn unknown(name: &str, value: &DeValue<'_>, schemas: &[Schema]) -> String {
+    let hint = suggestion(name, schemas.iter().map(|schema| schema.name), '`');
+    match value {
+        DeValue::Table(_) => format!("unknown table [{name}]{hint}"),
+        DeValue::Array(array) if array.iter().any(|element| element.get_ref().is_table()) => {
+            format!("unknown table [[{name}]]{hint}")
+        }
+        _ => format!("unknown key `{name}` outside of every table{hint}"),
+    }
+}
+
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(array) if array.iter().any(|element| element.get_ref().is_table()) => "a list of tables",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_become_lines_and_columns() {
+        let text = "ab\n\nüx\n";
+        let lines = Lines::new(text);
+        assert_eq!(lines.position(text, 0), (1, 1));
+        assert_eq!(lines.position(text, 2), (1, 3));
+        assert_eq!(lines.position(text, 3), (2, 1));
+        assert_eq!(lines.position(text, 6), (3, 2), "ü has two octets and is one character");
+        assert_eq!(lines.position(text, text.len()), (4, 1));
+    }
+}

@@ -1,0 +1,147 @@
+//! What a configuration means, in words: the output of `check`.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+use super::{Client, Config, Interface, Queues, UdpChecksum, XdpMode};
+use crate::satp::{AesCtr, Auth, Role, Suite};
+
+/// Clients, and warnings, that are shown one by one.
+const SHOWN: usize = 20;
+
+/// A few lines that say what the node will do. Holds no secret.
+pub fn explain(config: &Config) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write(config, &mut text);
+    text
+}
+
+fn write(config: &Config, out: &mut String) -> fmt::Result {
+    let node = &config.node;
+    let ids = node.sender_ids;
+    writeln!(out, "node {}: sender IDs {} to {} ({})", node.name, ids.first, ids.last, ids.count())?;
+    writeln!(out, "  sequence leases in {}", node.state_dir.display())?;
+    writeln!(out, "  control socket {}", node.control.display())?;
+    match node.metrics {
+        Some(address) => writeln!(out, "  metrics and health on http://{address}/metrics, /healthz, /readyz")?,
+        None => writeln!(out, "  no metrics")?,
+    }
+    for interface in &config.interfaces {
+        let Interface { name, xdp, queues } = interface;
+        writeln!(out, "interface {name}: {}, {}", mode(*xdp), queue_words(*queues))?;
+    }
+    for (index, service) in config.services.iter().enumerate() {
+        let clients = config.clients.iter().filter(|client| client.service == index).count();
+        let endpoint = std::net::SocketAddr::new(service.address, service.port);
+        let checksum = match service.udp_checksum {
+            UdpChecksum::Zero if service.address.is_ipv4() => ", UDP checksum left out",
+            _ => "",
+        };
+        writeln!(out, "service {}: {endpoint}, {}{checksum}", service.name, counted(clients, "client"))?;
+    }
+    for (index, network) in config.networks.iter().enumerate() {
+        let members = || config.clients.iter().filter(|client| client.network == index);
+        let prefixes = members().map(|client| client.prefixes.len()).sum();
+        let (clients, prefixes) = (counted(members().count(), "client"), prefix_count(prefixes));
+        let nested = if network.more_specifics { ", may lie in each other: the longest wins" } else { "" };
+        writeln!(out, "network {}: IP, {clients}, {prefixes}{nested}", network.name)?;
+    }
+    write_clients(config, out)?;
+    write_warnings(config, out)
+}
+
+fn write_clients(config: &Config, out: &mut String) -> fmt::Result {
+    if config.clients.len() > SHOWN {
+        writeln!(out, "{} clients:", config.clients.len())?;
+        let mut alike: BTreeMap<String, usize> = BTreeMap::new();
+        for client in &config.clients {
+            *alike.entry(protection(client)).or_default() += 1;
+        }
+        for (protection, count) in alike {
+            writeln!(out, "  {count} with {protection}")?;
+        }
+        writeln!(out, "the first {SHOWN} of them:")?;
+    }
+    for client in config.clients.iter().take(SHOWN) {
+        let (service, network) = (&config.services[client.service].name, &config.networks[client.network].name);
+        let prefixes: Vec<String> = client.prefixes.iter().map(ToString::to_string).collect();
+        let endpoint = match client.endpoint {
+            Some(endpoint) => format!("sent to at {endpoint} until it speaks from elsewhere"),
+            None => "sent to once it has spoken".to_owned(),
+        };
+        writeln!(out, "client {}: MUX {} of service {service}, network {network}", client.name, client.mux)?;
+        writeln!(out, "  {}", prefixes.join(", "))?;
+        writeln!(out, "  {}", protection(client))?;
+        writeln!(out, "  {endpoint}")?;
+    }
+    Ok(())
+}
+
+fn write_warnings(config: &Config, out: &mut String) -> fmt::Result {
+    for warning in config.warnings.iter().take(SHOWN) {
+        writeln!(out, "{}: warning: {}", warning.place(&config.file), warning.message)?;
+    }
+    match config.warnings.len().saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => writeln!(out, "{} in all, {more} not shown", counted(config.warnings.len(), "warning")),
+    }
+}
+
+fn mode(xdp: XdpMode) -> &'static str {
+    match xdp {
+        XdpMode::Auto => "native XDP, zero-copy where the driver is known to be good at it, else copy",
+        XdpMode::Zerocopy => "native XDP with zero-copy",
+        XdpMode::Native => "native XDP with copy",
+        XdpMode::Generic => "generic XDP",
+    }
+}
+
+fn queue_words(queues: Queues) -> String {
+    match queues {
+        Queues::All => "all queues".to_owned(),
+        Queues::Range(first, last) if first == last => format!("queue {first}"),
+        Queues::Range(first, last) => format!("queues {first} to {last}"),
+    }
+}
+
+/// How a client's packets are protected, and by whom in which role.
+fn protection(client: &Client) -> String {
+    let role = match client.role {
+        Role::Left => "left",
+        Role::Right => "right",
+    };
+    let window = match client.window {
+        0 => "no replay protection".to_owned(),
+        window => format!("replay window of {window}"),
+    };
+    format!("{}; {window}; the node is {role}", suite(&client.crypto))
+}
+
+fn suite(suite: &Suite) -> String {
+    let cipher = match suite.cipher {
+        AesCtr::Null => "not encrypted".to_owned(),
+        cipher => format!("encrypted with {}", aes(cipher)),
+    };
+    let auth = match (suite.auth, suite.tag()) {
+        (Auth::Null, _) | (Auth::Sha1, 0) => "not authenticated".to_owned(),
+        (Auth::Sha1, tag) => format!("authenticated with HMAC-SHA1 ({})", counted(tag, "octet")),
+    };
+    let keys = match suite.kd_prf {
+        AesCtr::Null => "all keys zero".to_owned(),
+        kd_prf => format!("keys derived with {}", aes(kd_prf)),
+    };
+    format!("{cipher}, {auth}, {keys}")
+}
+
+fn aes(cipher: AesCtr) -> String {
+    format!("AES-{} in counter mode", 8 * cipher.key_length())
+}
+
+fn counted(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
+fn prefix_count(count: usize) -> String {
+    format!("{count} prefix{}", if count == 1 { "" } else { "es" })
+}

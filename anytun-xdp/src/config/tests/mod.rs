@@ -1,0 +1,57 @@
+//! What a user sees of a configuration.
+
+use std::path::Path;
+
+use super::{Config, Error, parse};
+
+mod good;
+mod scale;
+mod secrets;
+mod wrong;
+
+/// The smallest configuration with two clients. Tests name its lines.
+const BASE: &str = r#"[node]
+name = "vie1"
+sender_ids = "1-64"
+
+[[interface]]
+name = "eth0"
+
+[[service]]
+name = "anycast"
+address = "192.0.2.53"
+port = 4444
+
+[[network]]
+name = "office"
+
+[[client]]
+name = "alice"
+mux = 1
+prefixes = ["10.9.0.11/32"]
+passphrase = "correct horse battery"
+
+[[client]]
+name = "bob"
+mux = 2
+prefixes = ["10.9.0.12/32"]
+passphrase = "staple correct horse"
+"#;
+
+/// [`BASE`] with the first occurrence of one text replaced.
+fn base_with(from: &str, to: &str) -> String {
+    assert!(BASE.contains(from), "{from:?} is not in the base");
+    BASE.replacen(from, to, 1)
+}
+
+fn parsed(text: &str) -> Result<Config, Error> {
+    parse(text, Path::new("node.toml"))
+}
+
+/// The printed problems of a text that must not be taken.
+fn refused(text: &str) -> String {
+    match parsed(text) {
+        Ok(_) => panic!("taken:\n{text}"),
+        Err(error) => error.to_string(),
+    }
+}

@@ -1,0 +1,99 @@
+//! A small status for tests.
+
+use super::status::*;
+
+/// A node with one interface, one worker and two clients, of which one was never heard from.
+pub(super) fn status() -> Status {
+    Status {
+        node: "vie1".into(),
+        version: "0.1.0".into(),
+        pid: 4711,
+        state: State::Running,
+        ready: true,
+        uptime_seconds: 3723.5,
+        config_file: "/etc/anytun-xdp/node.toml".into(),
+        config_generation: 2,
+        last_reload: Some(Reload {
+            ok: false,
+            at_unix: 1_763_800_000,
+            message: "node.toml:7: unknown key `muks`, did you mean `mux`?".into(),
+        }),
+        memory: Memory { rss_bytes: 45_123_456, umem_bytes: 33_554_432 },
+        program: Program { id: 12, verdicts: counts(&[("steered", 2237), ("not-udp", 17), ("fragment", 0)]) },
+        interfaces: vec![interface()],
+        workers: vec![Worker {
+            worker: 0,
+            sender_id: 1,
+            ledger: Ledger { free: 6000, fill: 2048, received: 64, tx: 80, total: 8192, holds: true },
+            io: Io {
+                tx_kicks: 900,
+                fill_kicks: 10,
+                polls: 30,
+                rx_batches: 950,
+                tx_batches: 900,
+                rx_packets: 1300,
+                tx_packets: 1234,
+            },
+            verdicts: counts(&[("forwarded", 1234), ("bad-tag", 3), ("replayed", 1000), ("short", 0)]),
+        }],
+        services: vec![Service { name: "anycast".into(), address: [192, 0, 2, 53].into(), port: 4444, clients: 2 }],
+        clients: vec![alice(), bob()],
+        sequences: Sequences { exhausted_keys: 0, leases_written: 3 },
+    }
+}
+
+fn interface() -> Interface {
+    Interface {
+        name: "eth0".into(),
+        slot: 0,
+        ifindex: 3,
+        mac: "02:00:00:00:00:01".into(),
+        mtu: 1500,
+        driver: "veth".into(),
+        up: true,
+        xdp: Mode { asked: "auto".into(), got: "native".into() },
+        queues: vec![Queue {
+            queue: 0,
+            worker: 0,
+            asked: "auto".into(),
+            got: "copy".into(),
+            need_wakeup: true,
+            statistics: XskStatistics { rx_ring_full: 5, ..XskStatistics::default() },
+        }],
+    }
+}
+
+fn alice() -> Client {
+    Client {
+        name: "alice".into(),
+        network: "office".into(),
+        service: "anycast".into(),
+        mux: 1,
+        endpoint: Some(([198, 51, 100, 7], 4444).into()),
+        interface: Some("eth0".into()),
+        vlan: vec![10],
+        last_seen_seconds_ago: Some(1.2),
+        rx: Traffic { packets: 1234, bytes: 103_656 },
+        tx: Traffic { packets: 66, bytes: 5544 },
+        drops: counts(&[("bad-tag", 3), ("replayed", 1000)]),
+    }
+}
+
+fn bob() -> Client {
+    Client {
+        name: "bob".into(),
+        mux: 2,
+        endpoint: None,
+        interface: None,
+        vlan: vec![],
+        last_seen_seconds_ago: None,
+        rx: Traffic::default(),
+        tx: Traffic::default(),
+        drops: Counts::new(),
+        ..alice()
+    }
+}
+
+fn counts(counts: &[(&'static str, u64)]) -> Counts {
+    counts.iter().map(|&(name, count)| (name.into(), count)).collect()
+}

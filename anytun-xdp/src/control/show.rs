@@ -1,0 +1,387 @@
+//! A [`Status`] as text for people.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+use std::time::Duration;
+
+use anytun_common::verdict::{Outcome, Verdict};
+
+use super::status::{Client, Interface, Queue, Status};
+use super::table::{Align, Table, si, thousands, time};
+
+use Align::{Left, Right};
+
+/// Clients that are shown; of more than these the busiest.
+pub const CLIENTS_SHOWN: usize = 50;
+
+/// `status` as text: what the node is, its interfaces and queues, its workers, its clients and the verdicts that occurred.
+///
+/// With a `previous` status of the same node from `interval` ago there are rates, too.
+pub fn show(status: &Status, previous: Option<&Status>, interval: Duration) -> String {
+    let since = previous
+        // A node that was restarted counts from zero.
+        .filter(|previous| previous.pid == status.pid && !interval.is_zero())
+        .map(|previous| Since { previous, seconds: interval.as_secs_f64() });
+    let parts = [
+        head(status),
+        interfaces(&status.interfaces).text(),
+        workers(status).text(),
+        clients(status, since.as_ref()),
+        verdicts(status, since.as_ref()),
+    ];
+    parts.join("\n")
+}
+
+/// What rates are computed from.
+struct Since<'a> {
+    previous: &'a Status,
+    seconds: f64,
+}
+
+impl Since<'_> {
+    /// Per second, rounded; 0 where the counter started again.
+    fn rate(&self, now: u64, before: u64) -> u64 {
+        (now.saturating_sub(before) as f64 / self.seconds).round() as u64
+    }
+}
+
+fn head(status: &Status) -> String {
+    let mut text = format!(
+        "node {}: {}, {} (anytun-xdp {}, pid {}, up {})\n",
+        status.node,
+        status.state.name(),
+        if status.ready { "ready" } else { "not ready" },
+        status.version,
+        status.pid,
+        time(status.uptime_seconds),
+    );
+    text += &format!("configuration: {}, generation {}", status.config_file, status.config_generation);
+    match &status.last_reload {
+        None => text.push('\n'),
+        Some(reload) => {
+            let outcome = if reload.ok { "accepted" } else { "REFUSED" };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "; last reload {outcome}: {}", reload.message);
+        }
+    }
+    let memory = status.memory;
+    let _ = writeln!(
+        text,
+        "memory: {} resident, UMEM {}; XDP program {}",
+        si(memory.rss_bytes, "B"),
+        si(memory.umem_bytes, "B"),
+        status.program.id
+    );
+    let sequences = status.sequences;
+    let _ = write!(text, "sequence numbers: {} leases written", thousands(sequences.leases_written));
+    if sequences.exhausted_keys > 0 {
+        let _ = write!(text, ", EXHAUSTED for {} keys", thousands(sequences.exhausted_keys));
+    }
+    text.push('\n');
+    for service in &status.services {
+        let _ = writeln!(
+            text,
+            "service {}: {} port {}, {} clients",
+            service.name,
+            service.address,
+            service.port,
+            thousands(service.clients)
+        );
+    }
+    text
+}
+
+fn interfaces(interfaces: &[Interface]) -> Table {
+    let mut table = Table::new(&[
+        ("INTERFACE", Left),
+        ("DRIVER", Left),
+        ("LINK", Left),
+        ("XDP ASKED", Left),
+        ("XDP GOT", Left),
+        ("QUEUE", Right),
+        ("WORKER", Right),
+        ("QUEUE ASKED", Left),
+        ("QUEUE GOT", Left),
+        ("WAKEUP", Left),
+        ("DROPPED", Right),
+        ("RX RING FULL", Right),
+        ("NO FILL FRAME", Right),
+    ]);
+    for interface in interfaces {
+        if interface.queues.is_empty() {
+            table.add(interface_row(interface, None));
+        }
+        for queue in &interface.queues {
+            table.add(interface_row(interface, Some(queue)));
+        }
+    }
+    table
+}
+
+fn interface_row(interface: &Interface, queue: Option<&Queue>) -> Vec<String> {
+    let mut row = vec![
+        interface.name.clone(),
+        interface.driver.clone(),
+        if interface.up { "up" } else { "DOWN" }.into(),
+        interface.xdp.asked.clone(),
+        interface.xdp.got.clone(),
+    ];
+    match queue {
+        None => row.extend(std::iter::repeat_n("-".to_owned(), 8)),
+        Some(queue) => row.extend([
+            queue.queue.to_string(),
+            queue.worker.to_string(),
+            queue.asked.clone(),
+            queue.got.clone(),
+            if queue.need_wakeup { "yes" } else { "no" }.into(),
+            thousands(queue.statistics.rx_dropped),
+            thousands(queue.statistics.rx_ring_full),
+            thousands(queue.statistics.rx_fill_ring_empty_descs),
+        ]),
+    }
+    row
+}
+
+fn workers(status: &Status) -> Table {
+    let mut table = Table::new(&[
+        ("WORKER", Right),
+        ("SENDER ID", Right),
+        ("FREE", Right),
+        ("FILL", Right),
+        ("RECEIVED", Right),
+        ("TX", Right),
+        ("FRAMES", Right),
+        ("LEDGER", Left),
+        ("TX KICKS", Right),
+        ("FILL KICKS", Right),
+        ("POLLS", Right),
+        ("RX BATCHES", Right),
+        ("TX BATCHES", Right),
+        ("RX PACKETS", Right),
+        ("TX PACKETS", Right),
+    ]);
+    for worker in &status.workers {
+        let (ledger, io) = (worker.ledger, worker.io);
+        let mut row = vec![worker.worker.to_string(), worker.sender_id.to_string()];
+        row.extend([ledger.free, ledger.fill, ledger.received, ledger.tx, ledger.total].map(thousands));
+        row.push(if ledger.holds { "holds" } else { "BROKEN" }.into());
+        row.extend(
+            [io.tx_kicks, io.fill_kicks, io.polls, io.rx_batches, io.tx_batches, io.rx_packets, io.tx_packets]
+                .map(thousands),
+        );
+        table.add(row);
+    }
+    table
+}
+
+/// A client and its rates per second since the previous status.
+struct Row<'a> {
+    client: &'a Client,
+    rates: Option<Rates>,
+}
+
+struct Rates {
+    rx_packets: u64,
+    rx_bits: u64,
+    tx_packets: u64,
+    tx_bits: u64,
+}
+
+impl Row<'_> {
+    /// By what it is ranked among more clients than are shown.
+    fn busyness(&self) -> (u64, u64) {
+        let rate = self.rates.as_ref().map_or(0, |rates| rates.rx_bits.saturating_add(rates.tx_bits));
+        (rate, self.client.rx.bytes.saturating_add(self.client.tx.bytes))
+    }
+}
+
+fn clients(status: &Status, since: Option<&Since<'_>>) -> String {
+    let before: HashMap<_, _> =
+        since.into_iter().flat_map(|since| &since.previous.clients).map(|client| (&client.name, client)).collect();
+    let mut rows: Vec<_> = status
+        .clients
+        .iter()
+        .map(|client| {
+            let rates = since.map(|since| {
+                let before = before.get(&client.name).copied().unwrap_or(client);
+                Rates {
+                    rx_packets: since.rate(client.rx.packets, before.rx.packets),
+                    rx_bits: since.rate(client.rx.bytes, before.rx.bytes).saturating_mul(8),
+                    tx_packets: since.rate(client.tx.packets, before.tx.packets),
+                    tx_bits: since.rate(client.tx.bytes, before.tx.bytes).saturating_mul(8),
+                }
+            });
+            Row { client, rates }
+        })
+        .collect();
+    let mut note = String::new();
+    if rows.len() > CLIENTS_SHOWN {
+        note = format!("the busiest {CLIENTS_SHOWN} of {} clients\n", thousands(rows.len() as u64));
+        rows.sort_by_cached_key(|row| std::cmp::Reverse(row.busyness()));
+        rows.truncate(CLIENTS_SHOWN);
+    }
+    let mut columns = vec![("CLIENT", Left), ("NETWORK", Left), ("ENDPOINT", Left), ("LAST SEEN", Right)];
+    columns.extend([("RX PACKETS", Right), ("RX BYTES", Right), ("TX PACKETS", Right), ("TX BYTES", Right)]);
+    if since.is_some() {
+        columns.extend([("RX/S", Right), ("RX BIT/S", Right), ("TX/S", Right), ("TX BIT/S", Right)]);
+    }
+    columns.push(("DROPS", Left));
+    let mut table = Table::new(&columns);
+    for row in rows {
+        table.add(client_row(row));
+    }
+    note + &table.text()
+}
+
+fn client_row(Row { client, rates }: Row<'_>) -> Vec<String> {
+    let mut row = vec![
+        client.name.clone(),
+        client.network.clone(),
+        client.endpoint.map_or("-".into(), |endpoint| endpoint.to_string()),
+        client.last_seen_seconds_ago.map_or("never".into(), time),
+        thousands(client.rx.packets),
+        si(client.rx.bytes, "B"),
+        thousands(client.tx.packets),
+        si(client.tx.bytes, "B"),
+    ];
+    if let Some(rates) = rates {
+        row.push(thousands(rates.rx_packets));
+        row.push(si(rates.rx_bits, "bit/s"));
+        row.push(thousands(rates.tx_packets));
+        row.push(si(rates.tx_bits, "bit/s"));
+    }
+    let drops: Vec<_> = client
+        .drops
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(reason, count)| format!("{reason} {}", thousands(*count)))
+        .collect();
+    row.push(if drops.is_empty() { "none".into() } else { drops.join(", ") });
+    row
+}
+
+/// The verdicts that occurred, in the order of a packet's way, those of all workers together.
+fn verdicts(status: &Status, since: Option<&Since<'_>>) -> String {
+    let before = since.map(|since| (totals(since.previous), since));
+    let mut columns = vec![("VERDICT", Left), ("PACKETS", Right)];
+    if since.is_some() {
+        columns.push(("PER SECOND", Right));
+    }
+    columns.extend([("BY", Left), ("MEANING", Left)]);
+    let mut table = Table::new(&columns);
+    let totals = totals(status);
+    for verdict in Verdict::ALL {
+        let count = totals.get(verdict.name()).copied().unwrap_or(0);
+        if count == 0 {
+            continue;
+        }
+        let mut row = vec![verdict.name().to_owned(), thousands(count)];
+        if let Some((before, since)) = &before {
+            row.push(thousands(since.rate(count, before.get(verdict.name()).copied().unwrap_or(0))));
+        }
+        let by = match verdict.outcome() {
+            Outcome::Steered | Outcome::Passed => "XDP",
+            Outcome::Done | Outcome::Dropped => "worker",
+        };
+        row.extend([by.into(), verdict.help().into()]);
+        table.add(row);
+    }
+    if table.is_empty() { "no packets yet\n".into() } else { table.text() }
+}
+
+fn totals(status: &Status) -> BTreeMap<&str, u64> {
+    let mut totals = BTreeMap::new();
+    let workers = status.workers.iter().map(|worker| &worker.verdicts);
+    for (name, count) in workers.chain([&status.program.verdicts]).flatten() {
+        let total: &mut u64 = totals.entry(name.as_ref()).or_default();
+        *total = total.saturating_add(*count);
+    }
+    totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn a_small_status_reads_like_this() {
+        let expected = "\
+node vie1: running, ready (anytun-xdp 0.1.0, pid 4711, up 1 h 2 min)
+configuration: /etc/anytun-xdp/node.toml, generation 2; last reload REFUSED: node.toml:7: unknown key `muks`, did you mean `mux`?
+memory: 45.1 MB resident, UMEM 33.6 MB; XDP program 12
+sequence numbers: 3 leases written
+service anycast: 192.0.2.53 port 4444, 2 clients
+
+INTERFACE  DRIVER  LINK  XDP ASKED  XDP GOT  QUEUE  WORKER  QUEUE ASKED  QUEUE GOT  WAKEUP  DROPPED  RX RING FULL  NO FILL FRAME
+eth0       veth    up    auto       native       0       0  auto         copy       yes           0             5              0
+
+WORKER  SENDER ID   FREE   FILL  RECEIVED  TX  FRAMES  LEDGER  TX KICKS  FILL KICKS  POLLS  RX BATCHES  TX BATCHES  RX PACKETS  TX PACKETS
+     0          1  6,000  2,048        64  80   8,192  holds        900          10     30         950         900       1,300       1,234
+
+CLIENT  NETWORK  ENDPOINT           LAST SEEN  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPS
+alice   office   198.51.100.7:4444      1.2 s       1,234  103.7 kB          66    5.5 kB  bad-tag 3, replayed 1,000
+bob     office   -                      never           0       0 B           0       0 B  none
+
+VERDICT    PACKETS  BY      MEANING
+steered      2,237  XDP     handed to the AF_XDP socket of the packet's queue
+not-udp         17  XDP     IP, but not UDP right behind the IP header
+forwarded    1,234  worker  sealed for a client and handed to the kernel for transmission
+bad-tag          3  worker  not authentic: forged, damaged, or made with another key or role
+replayed     1,000  worker  a sequence number seen before, or older than the client's window
+";
+        assert_eq!(show(&sample::status(), None, Duration::ZERO), expected);
+    }
+
+    #[test]
+    fn rates_are_those_of_the_interval() {
+        let previous = sample::status();
+        let mut now = previous.clone();
+        now.clients[0].rx.packets += 5_000;
+        now.clients[0].rx.bytes += 420_000;
+        now.workers[0].verdicts.insert("forwarded".into(), 6_234);
+        let text = show(&now, Some(&previous), Duration::from_millis(2_000));
+        let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().split_whitespace();
+        let alice: Vec<_> = line("alice").skip(5).take(12).collect();
+        assert_eq!(alice, ["6,234", "523.7", "kB", "66", "5.5", "kB", "2,500", "1.7", "Mbit/s", "0", "0", "bit/s"]);
+        assert_eq!(line("forwarded").nth(2), Some("2,500"));
+    }
+
+    #[test]
+    fn a_restarted_node_has_no_rates() {
+        let mut previous = sample::status();
+        previous.pid = 1;
+        assert!(!show(&sample::status(), Some(&previous), Duration::from_secs(1)).contains("BIT/S"));
+    }
+
+    #[test]
+    fn of_many_clients_the_busiest_are_shown() {
+        let mut status = sample::status();
+        let quiet = status.clients[1].clone();
+        status.clients = (0..60_000)
+            .map(|number| {
+                let mut client = quiet.clone();
+                client.name = format!("client-{number}");
+                client.rx.bytes = number;
+                client
+            })
+            .collect();
+        let text = show(&status, None, Duration::ZERO);
+        assert!(text.contains("the busiest 50 of 60,000 clients\n"));
+        let shown: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("client-")?.split(' ').next()).collect();
+        let expected: Vec<_> = (59_950..60_000).rev().map(|number| number.to_string()).collect();
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn what_is_wrong_stands_out() {
+        let mut status = sample::status();
+        status.workers[0].ledger.holds = false;
+        status.interfaces[0].up = false;
+        status.sequences.exhausted_keys = 1;
+        let text = show(&status, None, Duration::ZERO);
+        for word in ["BROKEN", "DOWN", "EXHAUSTED for 1 keys"] {
+            assert!(text.contains(word), "{word} is missing in\n{text}");
+        }
+    }
+}

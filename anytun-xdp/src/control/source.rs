@@ -1,0 +1,40 @@
+//! What the node tells its [`Server`](super::server::Server), and what may be asked of it.
+
+use super::status::Status;
+
+/// Whether the node wants traffic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Readiness {
+    /// Whether routing may announce this node.
+    pub ready: bool,
+    /// Why it is not ready, or what it is doing, for an operator: one line.
+    pub reason: String,
+}
+
+/// A running node, as its control interface sees it.
+///
+/// Every method is called on a thread that may block, and several may be called at once.
+pub trait Source: Send + Sync + 'static {
+    /// All there is to know, as of now.
+    fn status(&self) -> Status;
+
+    /// Whether the node wants traffic. Not ready from the moment [`drain`](Source::drain) was called.
+    fn readiness(&self) -> Readiness;
+
+    /// Whether every worker makes progress; [`Progress`](super::health::Progress) can tell.
+    ///
+    /// # Errors
+    ///
+    /// Which worker stands still, since when.
+    fn health(&self) -> Result<(), String>;
+
+    /// Reads the configuration again and puts it into force; returns one line that says what changed.
+    ///
+    /// # Errors
+    ///
+    /// Why the new configuration was refused. The old one is still in force then.
+    fn reload(&self) -> Result<String, String>;
+
+    /// Asks the node to finish: not ready from now on, and stop once traffic has moved elsewhere. Returns at once.
+    fn drain(&self);
+}

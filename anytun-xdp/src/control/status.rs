@@ -1,0 +1,334 @@
+//! The types of `status --json`. Field names are an interface: tests and tools outside the repository read them.
+//!
+//! Counters start at zero with the node and never go down. There is no field that could hold a key, a salt or a
+//! passphrase.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// Packets by the name of a verdict, as [`Verdict::name`](anytun_common::verdict::Verdict::name) gives it.
+pub type Counts = BTreeMap<Cow<'static, str>, u64>;
+
+/// A node at one moment.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// `node.name` of the configuration.
+    pub node: String,
+    /// Version of anytun-xdp.
+    pub version: String,
+    /// Process ID.
+    pub pid: u32,
+    /// What it is doing.
+    pub state: State,
+    /// Whether it wants traffic, as `/readyz` says.
+    pub ready: bool,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
+    /// The file the configuration came from.
+    pub config_file: String,
+    /// 1 for the configuration of the start, one more with each reload that was accepted.
+    pub config_generation: u64,
+    /// The last reload that was asked for, accepted or not.
+    pub last_reload: Option<Reload>,
+    /// What the process occupies.
+    pub memory: Memory,
+    /// The XDP program.
+    pub program: Program,
+    /// The interfaces, by slot.
+    pub interfaces: Vec<Interface>,
+    /// The workers, by number.
+    pub workers: Vec<Worker>,
+    /// The services, in the order of the configuration.
+    pub services: Vec<Service>,
+    /// The clients, in the order of the configuration.
+    pub clients: Vec<Client>,
+    /// Sequence numbers and their leases.
+    pub sequences: Sequences,
+}
+
+/// What a node is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It carries traffic and wants more.
+    Running,
+    /// It carries what still comes and is about to stop.
+    Draining,
+}
+
+impl State {
+    /// As in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// How a reload went.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Reload {
+    /// Whether the new configuration is in force.
+    pub ok: bool,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub at_unix: u64,
+    /// What changed, or why it was refused.
+    pub message: String,
+}
+
+/// What the process occupies, in octets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// Resident set size, UMEM included.
+    pub rss_bytes: u64,
+    /// All UMEMs together.
+    pub umem_bytes: u64,
+}
+
+/// The XDP program.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// The kernel's ID of the program, as `bpftool prog` shows it.
+    pub id: u32,
+    /// Packets by what the program decided, over all interfaces and CPUs.
+    pub verdicts: Counts,
+}
+
+/// An interface of the node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its place in the socket map.
+    pub slot: u32,
+    /// The kernel's index of it.
+    pub ifindex: u32,
+    /// Its MAC address, as `ip link` prints it.
+    pub mac: String,
+    /// Its MTU in octets, without the Ethernet header.
+    pub mtu: u32,
+    /// Its driver, as `ethtool -i` names it.
+    pub driver: String,
+    /// Whether it is up and has a carrier.
+    pub up: bool,
+    /// How the program is attached: `auto`, `zerocopy`, `native` or `generic` asked for, `native` or `generic` got.
+    pub xdp: Mode,
+    /// Its queues that have a socket.
+    pub queues: Vec<Queue>,
+}
+
+/// A mode asked for, and the real one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mode {
+    /// What the configuration asks for.
+    pub asked: String,
+    /// What the kernel granted.
+    pub got: String,
+}
+
+/// The AF_XDP socket of a queue.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Queue {
+    /// The queue's number.
+    pub queue: u32,
+    /// The worker that owns it.
+    pub worker: u32,
+    /// What the configuration asks for.
+    pub asked: String,
+    /// What the kernel says the socket does: `zerocopy` or `copy` (`XDP_OPTIONS`).
+    pub got: String,
+    /// Whether the socket was bound with `XDP_USE_NEED_WAKEUP`.
+    pub need_wakeup: bool,
+    /// What the kernel counts for the socket.
+    pub statistics: XskStatistics,
+}
+
+/// `struct xdp_statistics` of `XDP_STATISTICS`, see the kernel's `Documentation/networking/af_xdp.rst`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct XskStatistics {
+    /// Packets dropped for other reasons than those below.
+    pub rx_dropped: u64,
+    /// Descriptors in the FILL ring that were not valid.
+    pub rx_invalid_descs: u64,
+    /// Descriptors in the TX ring that were not valid.
+    pub tx_invalid_descs: u64,
+    /// Packets dropped because the RX ring was full.
+    pub rx_ring_full: u64,
+    /// Packets for which the FILL ring had no frame.
+    pub rx_fill_ring_empty_descs: u64,
+    /// Times the kernel found the TX ring empty.
+    pub tx_ring_empty_descs: u64,
+}
+
+/// A worker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its number.
+    pub worker: u32,
+    /// The SATP sender ID it seals with.
+    pub sender_id: u16,
+    /// Where its frames are.
+    pub ledger: Ledger,
+    /// What its packet I/O cost.
+    pub io: Io,
+    /// Packets by what the worker decided.
+    pub verdicts: Counts,
+}
+
+/// Frames of a worker's UMEM by the state they are in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    /// In nobody's ring.
+    pub free: u64,
+    /// In a FILL ring.
+    pub fill: u64,
+    /// Received, and not passed on yet.
+    pub received: u64,
+    /// In a TX ring or with the driver.
+    pub tx: u64,
+    /// Frames of the UMEM.
+    pub total: u64,
+    /// Whether the states sum up to the total.
+    pub holds: bool,
+}
+
+/// How often a worker entered the kernel, and for how much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Io {
+    /// System calls that made the kernel send what is in a TX ring.
+    pub tx_kicks: u64,
+    /// System calls that made the kernel look at a FILL ring.
+    pub fill_kicks: u64,
+    /// System calls that waited for packets.
+    pub polls: u64,
+    /// Batches received.
+    pub rx_batches: u64,
+    /// Batches handed over for transmission.
+    pub tx_batches: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets handed over for transmission.
+    pub tx_packets: u64,
+}
+
+/// A service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its anycast address.
+    pub address: IpAddr,
+    /// Its UDP port.
+    pub port: u16,
+    /// How many clients it has.
+    pub clients: u64,
+}
+
+/// A client.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Client {
+    /// Its name.
+    pub name: String,
+    /// Its network.
+    pub network: String,
+    /// Its service.
+    pub service: String,
+    /// Its MUX under the service.
+    pub mux: u16,
+    /// Where packets to it are sent; none until it is heard from or one is configured.
+    pub endpoint: Option<SocketAddr>,
+    /// The interface of its last authentic packet.
+    pub interface: Option<String>,
+    /// The VLAN IDs of its last authentic packet, the outer one first.
+    pub vlan: Vec<u16>,
+    /// Seconds since its last authentic packet.
+    pub last_seen_seconds_ago: Option<f64>,
+    /// Authentic packets from the client, and the octets of their inner packets.
+    pub rx: Traffic,
+    /// Packets sealed for the client, and the octets of their inner packets.
+    pub tx: Traffic,
+    /// Packets of this client that were dropped, by reason. Reasons that did not occur are left out.
+    pub drops: Counts,
+}
+
+/// Packets one way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    /// How many.
+    pub packets: u64,
+    /// Octets in them.
+    pub bytes: u64,
+}
+
+/// Sequence numbers and their leases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Sequences {
+    /// Keys for which every sequence number of every sender ID of this node is used up.
+    pub exhausted_keys: u64,
+    /// Leases written to `state_dir` since the start.
+    pub leases_written: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn the_json_has_these_names_and_comes_back_the_same() {
+        let expected = json!({
+            "node": "vie1", "version": "0.1.0", "pid": 4711, "state": "running", "ready": true,
+            "uptime_seconds": 3723.5, "config_file": "/etc/anytun-xdp/node.toml", "config_generation": 2,
+            "last_reload": {
+                "ok": false, "at_unix": 1_763_800_000,
+                "message": "node.toml:7: unknown key `muks`, did you mean `mux`?",
+            },
+            "memory": {"rss_bytes": 45_123_456, "umem_bytes": 33_554_432},
+            "program": {"id": 12, "verdicts": {"steered": 2237, "not-udp": 17, "fragment": 0}},
+            "interfaces": [{
+                "name": "eth0", "slot": 0, "ifindex": 3, "mac": "02:00:00:00:00:01", "mtu": 1500, "driver": "veth",
+                "up": true, "xdp": {"asked": "auto", "got": "native"},
+                "queues": [{
+                    "queue": 0, "worker": 0, "asked": "auto", "got": "copy", "need_wakeup": true,
+                    "statistics": {
+                        "rx_dropped": 0, "rx_invalid_descs": 0, "tx_invalid_descs": 0, "rx_ring_full": 5,
+                        "rx_fill_ring_empty_descs": 0, "tx_ring_empty_descs": 0,
+                    },
+                }],
+            }],
+            "workers": [{
+                "worker": 0, "sender_id": 1,
+                "ledger": {"free": 6000, "fill": 2048, "received": 64, "tx": 80, "total": 8192, "holds": true},
+                "io": {
+                    "tx_kicks": 900, "fill_kicks": 10, "polls": 30, "rx_batches": 950, "tx_batches": 900,
+                    "rx_packets": 1300, "tx_packets": 1234,
+                },
+                "verdicts": {"forwarded": 1234, "bad-tag": 3, "replayed": 1000, "short": 0},
+            }],
+            "services": [{"name": "anycast", "address": "192.0.2.53", "port": 4444, "clients": 2}],
+            "clients": [
+                {
+                    "name": "alice", "network": "office", "service": "anycast", "mux": 1,
+                    "endpoint": "198.51.100.7:4444", "interface": "eth0", "vlan": [10], "last_seen_seconds_ago": 1.2,
+                    "rx": {"packets": 1234, "bytes": 103_656}, "tx": {"packets": 66, "bytes": 5544},
+                    "drops": {"bad-tag": 3, "replayed": 1000},
+                },
+                {
+                    "name": "bob", "network": "office", "service": "anycast", "mux": 2,
+                    "endpoint": null, "interface": null, "vlan": [], "last_seen_seconds_ago": null,
+                    "rx": {"packets": 0, "bytes": 0}, "tx": {"packets": 0, "bytes": 0}, "drops": {},
+                },
+            ],
+            "sequences": {"exhausted_keys": 0, "leases_written": 3},
+        });
+        let status = sample::status();
+        assert_eq!(serde_json::to_value(&status).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Status>(&expected.to_string()).unwrap(), status);
+    }
+}

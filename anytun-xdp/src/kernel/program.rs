@@ -1,0 +1,288 @@
+//! The XDP program: loaded with aya, attached through links that go with the process.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use anytun_common::map::{MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey};
+use anytun_common::verdict::Verdict;
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
+use libbpf_rs::libbpf_sys;
+
+use super::{HostError, Link};
+use crate::config::XdpMode;
+
+/// The compiled program.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/anytun-xdp-ebpf"));
+/// The program's name in it.
+const NAME: &str = "anytun_xdp";
+
+/// Octets of a [`ServiceKey`], in the order of its fields.
+type Key = [u8; size_of::<ServiceKey>()];
+
+/// The XDP program in the kernel, with its maps. Dropping it detaches it.
+pub struct Program {
+    /// Interface index and `bpf_link`; first, so that they are closed before the program and its maps.
+    links: Vec<(u32, OwnedFd)>,
+    ebpf: Ebpf,
+    services: HashMap<MapData, Key, u8>,
+    /// What `services` holds.
+    current: HashSet<ServiceKey>,
+    slots: HashMap<MapData, u32, u32>,
+    sockets: XskMap<MapData>,
+    verdicts: PerCpuArray<MapData, u64>,
+    flush_log: Box<dyn FnMut() + Send>,
+}
+
+/// What the program did with a frame in a test run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TestRun {
+    /// The XDP action it returned (`enum xdp_action` of linux/bpf.h).
+    pub action: u32,
+    /// The verdict it counted.
+    pub verdict: Verdict,
+}
+
+impl Program {
+    /// Loads the program and its maps. What the program logs goes to the logger that is set now.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::NotPermitted`] without `CAP_BPF` and `CAP_NET_ADMIN`; [`HostError::Other`] when the kernel refuses
+    /// the program, with its reason.
+    pub fn load() -> Result<Self, HostError> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
+        let mut logger = EbpfLogger::init(&mut ebpf).map_err(|error| broken(error.to_string()))?;
+        let xdp = xdp_mut(&mut ebpf)?;
+        xdp.load().map_err(|error| load_error(error.into()))?;
+        let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| broken(format!("it has no map {name}")));
+        Ok(Self {
+            services: map("SERVICES")?.try_into().map_err(map_error)?,
+            slots: map("SLOTS")?.try_into().map_err(map_error)?,
+            sockets: map("SOCKETS")?.try_into().map_err(map_error)?,
+            verdicts: map("VERDICTS")?.try_into().map_err(map_error)?,
+            current: HashSet::new(),
+            links: Vec::new(),
+            flush_log: Box::new(move || logger.flush()),
+            ebpf,
+        })
+    }
+
+    /// Steers packets to exactly these services. New ones are added before old ones are removed, so a service that
+    /// stays misses no packet.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Other`]; what was done until then stays.
+    pub fn set_services(&mut self, services: &[ServiceKey]) -> Result<(), HostError> {
+        let wanted: HashSet<ServiceKey> = services.iter().copied().collect();
+        for key in &wanted {
+            if !self.current.contains(key) {
+                self.services.insert(octets(key), 1, 0).map_err(map_error)?;
+                self.current.insert(*key);
+            }
+        }
+        let old: Vec<ServiceKey> = self.current.difference(&wanted).copied().collect();
+        for key in old {
+            self.services.remove(&octets(&key)).map_err(map_error)?;
+            self.current.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Gives the interface `ifindex` its place in the map of sockets. To be done before it is attached to.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Other`] when `slot` is not below [`MAX_INTERFACES`].
+    pub fn set_slot(&mut self, ifindex: u32, slot: u32) -> Result<(), HostError> {
+        if slot >= MAX_INTERFACES {
+            return Err(HostError::other(format!("slot {slot} of {MAX_INTERFACES}"), io::ErrorKind::InvalidInput));
+        }
+        self.slots.insert(ifindex, slot, 0).map_err(map_error)
+    }
+
+    /// Hands the packets of a receive queue to an AF_XDP socket. The kernel takes the socket out when it is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Other`] when slot or queue are out of range, or `socket` is no AF_XDP socket.
+    pub fn set_socket(&mut self, slot: u32, queue: u32, socket: BorrowedFd<'_>) -> Result<(), HostError> {
+        if slot >= MAX_INTERFACES || queue >= QUEUES_PER_INTERFACE {
+            let what = format!("queue {queue} of {QUEUES_PER_INTERFACE} in slot {slot} of {MAX_INTERFACES}");
+            return Err(HostError::other(what, io::ErrorKind::InvalidInput));
+        }
+        self.sockets.set(slot * QUEUES_PER_INTERFACE + queue, socket.as_raw_fd(), 0).map_err(map_error)
+    }
+
+    /// Attaches the program to an interface, native unless `mode` is generic, until [`detach_all`](Self::detach_all) or
+    /// the end of the process, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::ForeignProgram`] when the interface already runs an XDP program; [`HostError::Unsupported`] when the
+    /// driver cannot; [`HostError::NotPermitted`].
+    pub fn attach(&mut self, link: &Link, mode: XdpMode) -> Result<(), HostError> {
+        link.refuse_foreign_program()?;
+        let flags = match mode {
+            XdpMode::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
+            XdpMode::Auto | XdpMode::Zerocopy | XdpMode::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
+        };
+        let program = xdp(&self.ebpf)?.fd().map_err(program_error)?;
+        match create_link(program.as_fd(), link.ifindex, flags) {
+            Ok(fd) => {
+                self.links.push((link.ifindex, fd));
+                Ok(())
+            }
+            Err(error) => Err(attach_error(link, mode, error)),
+        }
+    }
+
+    /// Detaches the program from every interface.
+    pub fn detach_all(&mut self) {
+        self.links.clear();
+    }
+
+    /// Packets by verdict since the program was loaded, summed over the processors; those of the user half stay zero.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Other`] when the kernel does not answer.
+    pub fn verdicts(&self) -> Result<[u64; Verdict::COUNT], HostError> {
+        let mut sums = [0u64; Verdict::COUNT];
+        for (index, sum) in sums.iter_mut().enumerate() {
+            let counters = self.verdicts.get(&(index as u32), 0).map_err(map_error)?;
+            *sum = counters.iter().fold(0, |sum, counter| sum.wrapping_add(*counter));
+        }
+        Ok(sums)
+    }
+
+    /// The kernel's number of the program, as `bpftool prog` shows it.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Other`] when the kernel does not answer.
+    pub fn id(&self) -> Result<u32, HostError> {
+        Ok(xdp(&self.ebpf)?.info().map_err(program_error)?.id())
+    }
+
+    /// Passes what the program logged on to the logger. To be called now and then; what finds no room is lost.
+    pub fn flush_log(&mut self) {
+        (self.flush_log)();
+    }
+
+    /// Runs the program on `frame` without a network (`BPF_PROG_TEST_RUN`): the interface is loopback, the queue 0.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Other`], such as for a frame shorter than an Ethernet header, which the kernel does not take.
+    pub fn test_run(&self, frame: &[u8]) -> Result<TestRun, HostError> {
+        let before = self.verdicts()?;
+        let action = self.test_action(frame)?;
+        let after = self.verdicts()?;
+        let counted = |verdict: &&Verdict| after[**verdict as usize] != before[**verdict as usize];
+        let verdict = *Verdict::ALL.iter().find(counted).ok_or_else(|| broken("it counted no verdict".into()))?;
+        Ok(TestRun { action, verdict })
+    }
+
+    /// Like [`test_run`](Self::test_run), but only the action; the verdict shows in [`verdicts`](Self::verdicts).
+    ///
+    /// # Errors
+    ///
+    /// As [`test_run`](Self::test_run).
+    pub fn test_action(&self, frame: &[u8]) -> Result<u32, HostError> {
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
+        Ok(xdp(&self.ebpf)?.test_run(options).map_err(program_error)?.return_value)
+    }
+}
+
+fn xdp(ebpf: &Ebpf) -> Result<&Xdp, HostError> {
+    let program = ebpf.program(NAME).ok_or_else(|| broken(format!("it has no program {NAME}")))?;
+    program.try_into().map_err(program_error)
+}
+
+fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, HostError> {
+    let program = ebpf.program_mut(NAME).ok_or_else(|| broken(format!("it has no program {NAME}")))?;
+    program.try_into().map_err(program_error)
+}
+
+fn octets(key: &ServiceKey) -> Key {
+    let mut octets = [0; size_of::<ServiceKey>()];
+    octets[..16].copy_from_slice(&key.address);
+    octets[16..18].copy_from_slice(&key.port);
+    octets
+}
+
+/// A `bpf_link` of an XDP program. Not aya's attach: that falls back to netlink, whose attachments outlive the process
+/// and replace what is there.
+fn create_link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+    let ifindex = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags,
+        ..Default::default()
+    };
+    // SAFETY: the program's descriptor is borrowed through the call, and the options live through it and say their size.
+    let fd =
+        unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &raw const options) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the kernel just made the descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn attach_error(link: &Link, mode: XdpMode, error: io::Error) -> HostError {
+    let interface = link.name.clone();
+    match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            HostError::not_permitted(format!("attach an XDP program to {interface}"), "CAP_NET_ADMIN CAP_BPF")
+        }
+        Some(libc::ENODEV) => super::link::no_such_interface(&interface),
+        // Somebody was faster than our look.
+        Some(libc::EBUSY | libc::EEXIST) => match link.refuse_foreign_program() {
+            Err(foreign) => foreign,
+            Ok(()) => HostError::other(format!("attaching the XDP program to {interface}"), error),
+        },
+        Some(libc::ERANGE) => HostError::Unsupported {
+            what: format!("its MTU of {} (or that of its peer) is too large for XDP", link.mtu),
+            mend: format!("`ip link set dev {interface} mtu 1500`, on the peer too"),
+            interface,
+        },
+        // Some drivers refuse with EINVAL what others refuse with EOPNOTSUPP.
+        Some(libc::EOPNOTSUPP | libc::EINVAL) if mode != XdpMode::Generic => HostError::Unsupported {
+            what: format!("its driver ({}) has no native XDP in this state ({error})", link.driver),
+            mend: "set xdp = \"generic\" for it, or see the kernel's log for the driver's reason".into(),
+            interface,
+        },
+        _ => HostError::other(format!("attaching the XDP program to {interface}"), error),
+    }
+}
+
+fn load_error(error: EbpfError) -> HostError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(at) = cause {
+        if let Some(source) = at.downcast_ref::<io::Error>()
+            && source.raw_os_error() == Some(libc::EPERM)
+        {
+            return HostError::not_permitted("load the XDP program", "CAP_NET_ADMIN CAP_BPF");
+        }
+        cause = at.source();
+    }
+    broken(error.to_string())
+}
+
+fn program_error(error: ProgramError) -> HostError {
+    HostError::other("the XDP program", io::Error::other(error))
+}
+
+fn map_error(error: MapError) -> HostError {
+    HostError::other("a map of the XDP program", io::Error::other(error))
+}
+
+fn broken(why: String) -> HostError {
+    HostError::other("loading the XDP program", io::Error::other(why))
+}

@@ -1,0 +1,197 @@
+//! A checked view over an inner IP packet: what routing needs, and the two changes a router makes.
+
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::{checksum, ethernet, ipv4, ipv6};
+
+use super::ecn;
+
+/// An inner packet whose header was found to be sound.
+#[derive(Debug)]
+pub enum Inner<'a> {
+    /// The IPv4 header without its options, which nobody looks at.
+    V4(&'a mut [u8; ipv4::HEADER]),
+    /// The IPv6 header.
+    V6(&'a mut [u8; ipv6::HEADER]),
+}
+
+impl<'a> Inner<'a> {
+    /// Checks the payload of a SATP packet against its payload type (an EtherType) and the lengths the header gives.
+    /// Returns the view and the octets of the packet: what lies behind its end is padding and goes no further.
+    #[inline]
+    pub fn new(payload_type: u16, payload: &'a mut [u8]) -> Result<(Self, usize), Verdict> {
+        let available = payload.len();
+        match payload_type {
+            ethernet::IPV4 => {
+                let h = payload.first_chunk_mut::<{ ipv4::HEADER }>().ok_or(Verdict::MalformedInner)?;
+                let header = usize::from(h[0] & 0x0f) * 4;
+                let total = usize::from(u16::from_be_bytes([h[2], h[3]]));
+                if h[0] >> 4 != 4 || header < ipv4::HEADER || total < header || total > available {
+                    return Err(Verdict::MalformedInner);
+                }
+                Ok((Inner::V4(h), total))
+            }
+            ethernet::IPV6 => {
+                let h = payload.first_chunk_mut::<{ ipv6::HEADER }>().ok_or(Verdict::MalformedInner)?;
+                let total = ipv6::HEADER + usize::from(u16::from_be_bytes([h[4], h[5]]));
+                if h[0] >> 4 != 6 || total > available {
+                    return Err(Verdict::MalformedInner);
+                }
+                Ok((Inner::V6(h), total))
+            }
+            _ => Err(Verdict::PayloadType),
+        }
+    }
+
+    /// DSCP and ECN.
+    #[inline]
+    pub fn tos(&self) -> u8 {
+        match self {
+            Inner::V4(h) => h[ipv4::TOS],
+            Inner::V6(h) => ipv6::traffic_class(h[0], h[1]),
+        }
+    }
+
+    /// Whether routers on the way must not fragment the packet: never in IPv6, as the sender says in IPv4.
+    #[inline]
+    pub fn dont_fragment(&self) -> bool {
+        match self {
+            Inner::V4(h) => u16::from_be_bytes([h[6], h[7]]) & ipv4::DONT_FRAGMENT != 0,
+            Inner::V6(_) => true,
+        }
+    }
+
+    /// Counts one hop (RFC 1812 §5.3.1, RFC 8200 §3). The verdict of a failure is [`Verdict::HopLimit`].
+    #[inline]
+    pub fn hop(&mut self) -> Result<(), Verdict> {
+        match self {
+            Inner::V4(h) => {
+                let ttl = h[ipv4::TTL].checked_sub(1).filter(|&ttl| ttl > 0).ok_or(Verdict::HopLimit)?;
+                change_v4(h, ipv4::TTL, ttl);
+            }
+            Inner::V6(h) => {
+                let limit = h[ipv6::HOP_LIMIT].checked_sub(1).filter(|&limit| limit > 0).ok_or(Verdict::HopLimit)?;
+                h[ipv6::HOP_LIMIT] = limit;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over congestion that the outer header met on its way (RFC 6040 §4.2). The verdict of a failure is
+    /// [`Verdict::EcnMismatch`].
+    #[inline]
+    pub fn decapsulate_ecn(&mut self, outer_tos: u8) -> Result<(), Verdict> {
+        let tos = self.tos();
+        let ecn = ecn::decapsulate(tos, outer_tos).ok_or(Verdict::EcnMismatch)?;
+        let new = tos & !ecn::MASK | ecn;
+        if new != tos {
+            match self {
+                Inner::V4(h) => change_v4(h, ipv4::TOS, new),
+                Inner::V6(h) => ipv6::set_traffic_class(h, new),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Changes one octet of an IPv4 header and repairs its checksum.
+#[inline]
+fn change_v4(h: &mut [u8; ipv4::HEADER], at: usize, octet: u8) {
+    let word = at & !1;
+    let old = u16::from_be_bytes([h[word], h[word + 1]]);
+    h[at] = octet;
+    let new = u16::from_be_bytes([h[word], h[word + 1]]);
+    let sum = checksum::update(u16::from_be_bytes([h[ipv4::CHECKSUM], h[ipv4::CHECKSUM + 1]]), old, new);
+    [h[ipv4::CHECKSUM], h[ipv4::CHECKSUM + 1]] = sum.to_be_bytes();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The inner packet of protocol.md §3.8 V1, padded as anytun pads what it writes to its device.
+    fn v4() -> Vec<u8> {
+        let mut bytes =
+            hex::decode("45000054c19f4000400164f50a0900010a0900020800dd371500014187026b0000000091f1020000000000")
+                .expect("hex");
+        bytes.resize(84 + 2, 0xde);
+        bytes
+    }
+
+    fn v6() -> Vec<u8> {
+        let mut bytes = vec![0x6b, 0x8f, 0x12, 0x34, 0, 8, 17, 64];
+        bytes.resize(ipv6::HEADER + 8, 1);
+        bytes
+    }
+
+    #[test]
+    fn padding_behind_the_packet_is_left_out() {
+        assert_eq!(Inner::new(ethernet::IPV4, &mut v4()).map(|(_, length)| length), Ok(84));
+        let mut bytes = v6();
+        bytes.push(0);
+        assert_eq!(Inner::new(ethernet::IPV6, &mut bytes).map(|(_, length)| length), Ok(48));
+    }
+
+    #[test]
+    fn lengths_and_versions_that_contradict_themselves_are_refused() {
+        for (at, octet) in [(0, 0x65), (0, 0x44), (0, 0x4f), (2, 0xff), (3, 19)] {
+            let mut bytes = v4();
+            bytes[at] = octet;
+            if octet == 0x4f {
+                bytes[3] = 59;
+            }
+            let verdict = Inner::new(ethernet::IPV4, &mut bytes).map(|(_, length)| length);
+            assert_eq!(verdict, Err(Verdict::MalformedInner), "octet {at} = {octet:#x}");
+        }
+        for length in 0..84 {
+            assert!(Inner::new(ethernet::IPV4, &mut v4()[..length]).is_err(), "{length} octets");
+        }
+        for length in 0..48 {
+            assert!(Inner::new(ethernet::IPV6, &mut v6()[..length]).is_err(), "{length} octets");
+        }
+        assert!(matches!(Inner::new(ethernet::IPV6, &mut v4()), Err(Verdict::MalformedInner)));
+        assert!(matches!(Inner::new(0x6558, &mut v4()), Err(Verdict::PayloadType)));
+    }
+
+    #[test]
+    fn a_hop_costs_one_and_the_last_is_refused() {
+        let mut bytes = v4();
+        for ttl in (1..0x40).rev() {
+            let (mut inner, _) = Inner::new(ethernet::IPV4, &mut bytes).expect("sound");
+            assert_eq!(inner.hop(), Ok(()));
+            assert_eq!(bytes[ipv4::TTL], ttl);
+            assert_eq!(checksum::of(&bytes[..ipv4::HEADER]), 0);
+        }
+        let (mut inner, _) = Inner::new(ethernet::IPV4, &mut bytes).expect("sound");
+        assert_eq!(inner.hop(), Err(Verdict::HopLimit));
+        let mut bytes = v6();
+        for hop_limit in [1, 0] {
+            bytes[ipv6::HOP_LIMIT] = hop_limit;
+            let (mut inner, _) = Inner::new(ethernet::IPV6, &mut bytes).expect("sound");
+            assert_eq!(inner.hop(), Err(Verdict::HopLimit));
+        }
+    }
+
+    #[test]
+    fn congestion_met_outside_is_marked_inside_and_the_rest_stays() {
+        let mut bytes = v4();
+        bytes[ipv4::TOS] = 0xb8 | 0b10;
+        let sum = {
+            bytes[10..12].fill(0);
+            checksum::of(&bytes[..ipv4::HEADER])
+        };
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        let (mut inner, _) = Inner::new(ethernet::IPV4, &mut bytes).expect("sound");
+        assert_eq!(inner.decapsulate_ecn(0b11), Ok(()));
+        assert_eq!(inner.tos(), 0xb8 | 0b11);
+        assert_eq!(checksum::of(&bytes[..ipv4::HEADER]), 0);
+
+        let mut bytes = v6();
+        let (mut inner, _) = Inner::new(ethernet::IPV6, &mut bytes).expect("sound");
+        assert_eq!(inner.tos(), 0xb8);
+        assert_eq!(inner.decapsulate_ecn(0b11), Err(Verdict::EcnMismatch));
+        bytes[1] |= 0x20;
+        let (mut inner, _) = Inner::new(ethernet::IPV6, &mut bytes).expect("sound");
+        assert_eq!(inner.decapsulate_ecn(0b01), Ok(()));
+        assert_eq!(&bytes[..4], &[0x6b, 0x9f, 0x12, 0x34], "version and flow label stay");
+    }
+}

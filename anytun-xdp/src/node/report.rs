@@ -1,0 +1,240 @@
+//! What a running node tells about itself.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anytun_common::verdict::{Outcome, Verdict};
+use anytun_common::wire::{ethernet::Mac, unmapped};
+
+use super::start::{Running, WorkerView};
+use crate::config::XdpMode;
+use crate::control::status::{
+    Client, Counts, Interface, Io, Ledger, Memory, Mode, Program, Queue, Sequences, Service, State, Status, Traffic,
+    Worker, XskStatistics,
+};
+use crate::control::source::{Readiness, Source};
+use crate::kernel::Link;
+use crate::table::{self, ClientTotals, Tables};
+
+impl Source for Running {
+    fn status(&self) -> Status {
+        let tables = self.tables.load_full();
+        let readiness = self.readiness();
+        Status {
+            node: self.name().to_owned(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            state: if self.is_draining() { State::Draining } else { State::Running },
+            ready: readiness.ready,
+            uptime_seconds: self.start.elapsed().as_secs_f64(),
+            config_file: self.file.display().to_string(),
+            config_generation: tables.generation,
+            last_reload: self.last_reload(),
+            memory: Memory { rss_bytes: resident(), umem_bytes: self.umem_bytes },
+            program: self.program_report(),
+            interfaces: self.interfaces(),
+            workers: self.workers.iter().enumerate().map(worker).collect(),
+            services: tables.services.all().iter().map(service).collect(),
+            clients: self.clients(&tables),
+            sequences: self.sequences(),
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        if self.is_draining() {
+            return Readiness { ready: false, reason: "draining".into() };
+        }
+        if !self.is_ready() {
+            return Readiness { ready: false, reason: "starting".into() };
+        }
+        let down: Vec<&str> = self.links.iter().filter(|link| !link.is_up()).map(|link| link.name.as_str()).collect();
+        match down.len() {
+            0 => Readiness { ready: true, reason: "carrying traffic".into() },
+            count if count == self.links.len() => {
+                Readiness { ready: false, reason: format!("no interface is up: {}", down.join(", ")) }
+            }
+            _ => Readiness { ready: true, reason: format!("carrying traffic, but down: {}", down.join(", ")) },
+        }
+    }
+
+    fn health(&self) -> Result<(), String> {
+        let turns = self.workers.iter().map(|worker| worker.counters.turns());
+        self.progress().observe(turns, Instant::now())
+    }
+
+    fn reload(&self) -> Result<String, String> {
+        self.reload_now()
+    }
+
+    fn drain(&self) {
+        self.set_draining();
+    }
+}
+
+impl Running {
+    fn program_report(&self) -> Program {
+        let program = self.program();
+        let counts = program.verdicts().unwrap_or([0; Verdict::COUNT]);
+        let by_program = |verdict: &&Verdict| matches!(verdict.outcome(), Outcome::Steered | Outcome::Passed);
+        let verdicts =
+            Verdict::ALL.iter().filter(by_program).map(|&v| (v.name().into(), counts[v as usize])).collect();
+        Program { id: program.id().unwrap_or(0), verdicts }
+    }
+
+    fn interfaces(&self) -> Vec<Interface> {
+        let describe = |(slot, link): (usize, &Link)| {
+            let asked = self.asked[slot].name();
+            let queue = |(index, worker): (usize, &WorkerView)| {
+                let port = worker.ports.get(slot)?;
+                Some(Queue {
+                    queue: port.queue,
+                    worker: index as u32,
+                    asked: asked.into(),
+                    got: if port.zero_copy { "zerocopy" } else { "copy" }.into(),
+                    need_wakeup: port.need_wakeup,
+                    statistics: statistics(worker, slot),
+                })
+            };
+            Interface {
+                name: link.name.clone(),
+                slot: slot as u32,
+                ifindex: link.ifindex,
+                mac: mac(link.mac),
+                mtu: link.mtu,
+                driver: link.driver.clone(),
+                up: link.is_up(),
+                xdp: Mode { asked: asked.into(), got: attached(self.asked[slot]).into() },
+                queues: self.workers.iter().enumerate().filter_map(queue).collect(),
+            }
+        };
+        self.links.iter().enumerate().map(describe).collect()
+    }
+
+    fn clients(&self, tables: &Tables) -> Vec<Client> {
+        let now = self.start.elapsed().as_millis() as u64;
+        tables.clients.iter().map(|client| self.client(tables, client, now)).collect()
+    }
+
+    fn client(&self, tables: &Tables, client: &table::Client, now: u64) -> Client {
+        let endpoint = client.track.endpoint.load();
+        let totals = ClientTotals::sum(&client.track.counters);
+        let name_of = |names: &[String], index: u32| names.get(index as usize).cloned().unwrap_or_default();
+        Client {
+            name: client.name.clone(),
+            network: name_of(&tables.network_names, client.network),
+            service: tables.services.all().get(client.service as usize).map_or_else(String::new, |s| s.name.clone()),
+            mux: client.mux,
+            endpoint: endpoint.map(|endpoint| SocketAddr::new(address(endpoint.address), endpoint.port)),
+            interface: endpoint.and_then(|e| self.links.get(usize::from(e.slot))).map(|link| link.name.clone()),
+            vlan: endpoint.map(|endpoint| endpoint.tags.ids().collect()).unwrap_or_default(),
+            last_seen_seconds_ago: client.track.last_heard().map(|heard| now.saturating_sub(heard) as f64 / 1000.0),
+            rx: Traffic { packets: totals.rx_packets, bytes: totals.rx_octets },
+            tx: Traffic { packets: totals.tx_packets, bytes: totals.tx_octets },
+            drops: totals.drops().map(|(verdict, count)| (Cow::from(verdict.name()), count)).collect(),
+        }
+    }
+
+    fn sequences(&self) -> Sequences {
+        let (leases_written, exhausted_keys) = self.lease_counts();
+        Sequences { exhausted_keys, leases_written }
+    }
+}
+
+/// How the program is attached when `asked` was granted.
+const fn attached(asked: XdpMode) -> &'static str {
+    match asked {
+        XdpMode::Generic => "generic",
+        XdpMode::Auto | XdpMode::Native | XdpMode::Zerocopy => "native",
+    }
+}
+
+fn worker((index, view): (usize, &WorkerView)) -> Worker {
+    let ledger = view.counters.settled_ledger();
+    let io = view.counters.io();
+    let count = |verdict: Verdict| (Cow::from(verdict.name()), view.counters.verdict(verdict));
+    let by_worker = |verdict: &Verdict| matches!(verdict.outcome(), Outcome::Done | Outcome::Dropped);
+    let verdicts: Counts = Verdict::ALL.iter().copied().filter(by_worker).map(count).collect();
+    Worker {
+        worker: index as u32,
+        sender_id: view.sender_id,
+        ledger: Ledger {
+            free: ledger.free,
+            fill: ledger.fill,
+            received: ledger.received,
+            tx: ledger.tx,
+            total: ledger.total,
+            holds: ledger.holds(),
+        },
+        io: Io {
+            tx_kicks: io.tx_kicks,
+            fill_kicks: io.fill_kicks,
+            polls: io.polls,
+            rx_batches: io.rx_batches,
+            tx_batches: io.tx_batches,
+            rx_packets: view.counters.rx_packets(),
+            tx_packets: view.counters.verdict(Verdict::Forwarded),
+        },
+        verdicts,
+    }
+}
+
+fn service(service: &table::Service) -> Service {
+    Service {
+        name: service.name.clone(),
+        address: address(service.address),
+        port: service.port,
+        clients: service.len() as u64,
+    }
+}
+
+fn statistics(worker: &WorkerView, slot: usize) -> XskStatistics {
+    match worker.stats.statistics(slot) {
+        Some(Ok(s)) => XskStatistics {
+            rx_dropped: s.rx_dropped,
+            rx_invalid_descs: s.rx_invalid_descs,
+            tx_invalid_descs: s.tx_invalid_descs,
+            rx_ring_full: s.rx_ring_full,
+            rx_fill_ring_empty_descs: s.rx_fill_ring_empty,
+            tx_ring_empty_descs: s.tx_ring_empty,
+        },
+        _ => XskStatistics::default(),
+    }
+}
+
+/// An address of tables and packets, as people write it.
+fn address(octets: [u8; 16]) -> IpAddr {
+    match unmapped(octets) {
+        Some(v4) => Ipv4Addr::from(v4).into(),
+        None => Ipv6Addr::from(octets).into(),
+    }
+}
+
+fn mac(mac: Mac) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+/// Octets of the process in memory, by /proc/self/statm (proc(5)); 0 where that cannot be read.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+    pages * page.unsigned_abs()
+}
+
+/// Seconds since 1970-01-01 UTC.
+pub(super) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// One line: what was asked for and what the kernel gave, for every interface.
+pub(super) fn summary(status: &Status) -> String {
+    let interface = |i: &Interface| {
+        let got: Vec<String> = i.queues.iter().map(|q| format!("{}:{}", q.queue, q.got)).collect();
+        format!("{} asked {} got {} XDP, queues {}", i.name, i.xdp.asked, i.xdp.got, got.join(" "))
+    };
+    let interfaces: Vec<String> = status.interfaces.iter().map(interface).collect();
+    format!("{} clients, {} workers; {}", status.clients.len(), status.workers.len(), interfaces.join("; "))
+}

@@ -1,0 +1,74 @@
+//! One client as workers see it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+use super::counters::ClientCounters;
+use super::endpoint::EndpointCell;
+use crate::satp::lease::Sequence;
+use crate::satp::window::Windows;
+use crate::satp::{Fingerprint, Keys, Role, Suite};
+
+/// A client of one snapshot. What the configuration says stands here; what packets change is shared between snapshots.
+pub struct Client {
+    /// Expanded keys.
+    pub keys: Arc<Keys>,
+    /// The client's own role: the one whose keys protect its packets.
+    pub role: Role,
+    /// Index of the service, in [`Services::all`](super::Services::all).
+    pub service: u32,
+    /// Index of the network, in [`Tables::networks`](super::Tables::networks).
+    pub network: u32,
+    /// The client's number under its service.
+    pub mux: u16,
+    /// Replay windows.
+    pub windows: Arc<Windows>,
+    /// Endpoint and counters.
+    pub track: Arc<Track>,
+    /// Sequence numbers of packets to the client, one source for each worker.
+    pub sequences: Arc<[CachePadded<Sequence>]>,
+    /// The client's name.
+    pub name: String,
+    /// Cryptographic choices.
+    pub suite: Suite,
+    /// Identifies master key and salt.
+    pub fingerprint: Fingerprint,
+}
+
+/// What packets change, whatever becomes of the client's keys and prefixes.
+#[derive(Debug)]
+pub struct Track {
+    /// Where the client is.
+    pub endpoint: EndpointCell,
+    /// When it was last heard, in milliseconds since the node started, plus 1; 0 when never.
+    seen: AtomicU64,
+    /// One block for each worker.
+    pub counters: Box<[ClientCounters]>,
+}
+
+impl Track {
+    /// A client not heard from yet.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            endpoint: EndpointCell::default(),
+            seen: AtomicU64::new(0),
+            counters: (0..workers).map(|_| ClientCounters::default()).collect(),
+        }
+    }
+
+    /// Notes that an authentic packet came `now` milliseconds after the node started.
+    #[inline]
+    pub fn heard(&self, now: u64) {
+        let seen = now.saturating_add(1);
+        if self.seen.load(Ordering::Relaxed) != seen {
+            self.seen.store(seen, Ordering::Relaxed);
+        }
+    }
+
+    /// When an authentic packet last came, in milliseconds after the node started.
+    pub fn last_heard(&self) -> Option<u64> {
+        self.seen.load(Ordering::Relaxed).checked_sub(1)
+    }
+}

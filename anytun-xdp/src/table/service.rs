@@ -1,0 +1,104 @@
+//! Services by address and port, and their clients by MUX.
+
+use std::net::IpAddr;
+
+use anytun_common::map::ServiceKey;
+use anytun_common::wire::mapped;
+use hashbrown::HashMap;
+
+use crate::config;
+
+/// One service.
+#[derive(Debug)]
+pub struct Service {
+    /// The service's name.
+    pub name: String,
+    /// The anycast address, an IPv4 one mapped.
+    pub address: [u8; 16],
+    /// The UDP port.
+    pub port: u16,
+    /// Whether outgoing IPv4 packets carry a UDP checksum.
+    pub udp_checksum: config::UdpChecksum,
+    /// Client number by MUX, [`NOBODY`] where there is none.
+    clients: Box<[u32]>,
+}
+
+/// Stands in a [`Service`] where no client has the MUX.
+const NOBODY: u32 = u32::MAX;
+
+impl Service {
+    /// A service without clients.
+    pub fn new(service: &config::Service) -> Self {
+        Self {
+            name: service.name.clone(),
+            address: octets(service.address),
+            port: service.port,
+            udp_checksum: service.udp_checksum,
+            clients: vec![NOBODY; usize::from(u16::MAX) + 1].into_boxed_slice(),
+        }
+    }
+
+    /// The client that has `mux`.
+    #[inline]
+    pub fn client(&self, mux: u16) -> Option<u32> {
+        self.clients.get(usize::from(mux)).copied().filter(|&client| client != NOBODY)
+    }
+
+    /// Gives `mux` to a client.
+    pub(super) fn set_client(&mut self, mux: u16, client: u32) {
+        self.clients[usize::from(mux)] = client;
+    }
+
+    /// What packets for this service are addressed to.
+    pub fn key(&self) -> ServiceKey {
+        ServiceKey::new(self.address, self.port)
+    }
+
+    /// How many clients there are.
+    pub fn len(&self) -> usize {
+        self.clients.iter().filter(|&&client| client != NOBODY).count()
+    }
+
+    /// Whether no client has a MUX here.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// An address in the form of tables and packets: an IPv4 one mapped.
+pub(crate) fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => mapped(address.octets()),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// The services of a node.
+#[derive(Debug, Default)]
+pub struct Services {
+    by_key: HashMap<ServiceKey, u32>,
+    list: Vec<Service>,
+}
+
+impl Services {
+    /// Adds a service; its index is the number of services before.
+    pub(super) fn push(&mut self, service: Service) {
+        self.by_key.insert(service.key(), self.list.len() as u32);
+        self.list.push(service);
+    }
+
+    /// The service that a packet is addressed to.
+    #[inline]
+    pub fn find(&self, key: &ServiceKey) -> Option<&Service> {
+        self.list.get(*self.by_key.get(key)? as usize)
+    }
+
+    /// All services, in the order of the configuration.
+    pub fn all(&self) -> &[Service] {
+        &self.list
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Service> {
+        self.list.get_mut(index)
+    }
+}

@@ -1,0 +1,114 @@
+//! Counters of one worker.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anytun_common::verdict::Verdict;
+
+use super::io::{IoCounters, Ledger};
+
+/// What a worker shows of itself. It alone writes; anyone may read.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    verdicts: [AtomicU64; Verdict::COUNT],
+    ledger: [AtomicU64; 5],
+    io: [AtomicU64; 5],
+    rx_packets: AtomicU64,
+    turns: AtomicU64,
+}
+
+impl Default for WorkerCounters {
+    fn default() -> Self {
+        Self {
+            verdicts: [const { AtomicU64::new(0) }; Verdict::COUNT],
+            ledger: [const { AtomicU64::new(0) }; 5],
+            io: [const { AtomicU64::new(0) }; 5],
+            rx_packets: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
+        }
+    }
+}
+
+/// What a worker has counted and not shown yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tally {
+    /// Packets by verdict.
+    pub verdicts: [u64; Verdict::COUNT],
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { verdicts: [0; Verdict::COUNT], rx_packets: 0, turns: 0 }
+    }
+}
+
+impl Tally {
+    /// Counts `n` packets under a verdict.
+    #[inline]
+    pub fn count(&mut self, verdict: Verdict, n: u64) {
+        self.verdicts[verdict as usize] += n;
+    }
+}
+
+impl WorkerCounters {
+    /// Shows what was counted and where the frames are.
+    pub fn publish(&self, tally: &Tally, ledger: Ledger, io: IoCounters) {
+        let store = |cells: &[AtomicU64], values: &[u64]| {
+            for (cell, &value) in cells.iter().zip(values) {
+                cell.store(value, Ordering::Relaxed);
+            }
+        };
+        store(&self.verdicts, &tally.verdicts);
+        store(&self.ledger, &[ledger.free, ledger.fill, ledger.received, ledger.tx, ledger.total]);
+        store(&self.io, &[io.tx_kicks, io.fill_kicks, io.polls, io.rx_batches, io.tx_batches]);
+        self.rx_packets.store(tally.rx_packets, Ordering::Relaxed);
+        self.turns.store(tally.turns, Ordering::Relaxed);
+    }
+
+    /// Packets that met a verdict.
+    pub fn verdict(&self, verdict: Verdict) -> u64 {
+        self.verdicts[verdict as usize].load(Ordering::Relaxed)
+    }
+
+    /// Packets received.
+    pub fn rx_packets(&self) -> u64 {
+        self.rx_packets.load(Ordering::Relaxed)
+    }
+
+    /// Turns of the loop: as long as they grow, the worker lives.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Where the frames are. A reader may meet a worker between two stores, so a ledger that does not hold is worth a
+    /// second look before it is believed: [`settled_ledger`](Self::settled_ledger) takes it.
+    pub fn ledger(&self) -> Ledger {
+        let [free, fill, received, tx, total] = std::array::from_fn(|i| self.ledger[i].load(Ordering::Relaxed));
+        Ledger { free, fill, received, tx, total }
+    }
+
+    /// The ledger once it reads the same twice, or the last of a few tries.
+    pub fn settled_ledger(&self) -> Ledger {
+        const TRIES: usize = 1000;
+        let mut ledger = self.ledger();
+        for _ in 0..TRIES {
+            let again = self.ledger();
+            if again == ledger && ledger.holds() {
+                break;
+            }
+            ledger = again;
+            std::hint::spin_loop();
+        }
+        ledger
+    }
+
+    /// What the packets cost in calls.
+    pub fn io(&self) -> IoCounters {
+        let [tx_kicks, fill_kicks, polls, rx_batches, tx_batches] =
+            std::array::from_fn(|i| self.io[i].load(Ordering::Relaxed));
+        IoCounters { tx_kicks, fill_kicks, polls, rx_batches, tx_batches }
+    }
+}

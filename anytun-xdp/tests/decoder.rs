@@ -1,0 +1,301 @@
+//! The two halves never disagree: the loaded XDP program and the user half decide alike about the same octets.
+
+mod namespace;
+
+use std::collections::HashSet;
+
+use anytun_common::classify::classify;
+use anytun_common::map::ServiceKey;
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::{checksum, mapped};
+use anytun_xdp::config::XdpMode;
+use anytun_xdp::kernel::{Link, PortSpec, Program, Xsk};
+use namespace::{Namespace, permitted, veth};
+
+const V4: [u8; 4] = [192, 0, 2, 53];
+const V6: [u8; 16] = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53];
+const PORT: u16 = 4444;
+const XDP_PASS: u32 = 2;
+const XDP_REDIRECT: u32 = 4;
+/// Frames shorter than this are not taken by `BPF_PROG_TEST_RUN`.
+const SHORTEST: usize = 14;
+
+/// The program with the services of this test, and a socket for loopback, which is where test runs happen.
+struct Kernel {
+    program: Program,
+    services: HashSet<ServiceKey>,
+    /// Keeps the socket in the map.
+    _xsk: Xsk,
+}
+
+impl Kernel {
+    fn new() -> Self {
+        let services = [ServiceKey::new(mapped(V4), PORT), ServiceKey::new(V6, PORT)];
+        let mut program = Program::load().unwrap();
+        program.set_services(&services).unwrap();
+        let link = Link::find("p0").unwrap();
+        let xsk = Xsk::open(&[Some(PortSpec { link, queue: 0, mode: XdpMode::Native })]).unwrap();
+        for (_, queue, socket) in xsk.sockets() {
+            program.set_socket(3, queue, socket).unwrap();
+        }
+        program.set_slot(nix::net::if_::if_nametoindex("lo").unwrap(), 3).unwrap();
+        Self { program, services: services.into(), _xsk: xsk }
+    }
+
+    /// What the user half says about a frame.
+    fn expected(&self, frame: &[u8]) -> Verdict {
+        match classify(frame) {
+            Err(verdict) => verdict,
+            Ok(datagram) if self.services.contains(&datagram.service_key()) => Verdict::Steered,
+            Ok(_) => Verdict::NotService,
+        }
+    }
+}
+
+/// Runs `work` where a socket can be opened.
+fn with_kernel(work: impl FnOnce(&mut Kernel) + Send) {
+    let (node, world) = (Namespace::new(), Namespace::new());
+    veth(&node, "p0", &world, "q0");
+    node.enter(|| work(&mut Kernel::new()));
+}
+
+fn ethernet(ethertypes: &[u16], payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2];
+    for (index, ethertype) in ethertypes.iter().enumerate() {
+        if index > 0 {
+            frame.extend_from_slice(&[0x00, 0x07]);
+        }
+        frame.extend_from_slice(&ethertype.to_be_bytes());
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn udp(port: u16, payload: usize) -> Vec<u8> {
+    let mut datagram = vec![0x30, 0x39];
+    datagram.extend_from_slice(&port.to_be_bytes());
+    datagram.extend_from_slice(&(8 + payload as u16).to_be_bytes());
+    datagram.extend_from_slice(&[0, 0]);
+    datagram.resize(8 + payload, 0xa5);
+    datagram
+}
+
+/// An IPv4 packet with `options` octets of options (a multiple of 4), and a right checksum.
+fn ipv4(fragment: u16, protocol: u8, options: usize, payload: &[u8]) -> Vec<u8> {
+    let header = 20 + options;
+    let mut packet = vec![0x40 | (header / 4) as u8, 0xb8];
+    packet.extend_from_slice(&((header + payload.len()) as u16).to_be_bytes());
+    packet.extend_from_slice(&[0x12, 0x34]);
+    packet.extend_from_slice(&fragment.to_be_bytes());
+    packet.extend_from_slice(&[64, protocol, 0, 0, 198, 51, 100, 7]);
+    packet.extend_from_slice(&V4);
+    packet.resize(header, 0x01);
+    let sum = checksum::of(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend_from_slice(payload);
+    packet
+}
+
+fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x6b, 0x80, 0, 0];
+    packet.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    packet.extend_from_slice(&[next, 64]);
+    packet.extend_from_slice(&[0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
+    packet.extend_from_slice(&V6);
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// Frames and what has to become of them, by the standards and not by the decoder.
+fn fixtures() -> Vec<(&'static str, Vec<u8>, Verdict)> {
+    let v4 = || ipv4(0, 17, 0, &udp(PORT, 32));
+    let v6 = || ipv6(17, &udp(PORT, 32));
+    let changed = |mut frame: Vec<u8>, at: usize, octet: u8| {
+        frame[at] = octet;
+        frame
+    };
+    let cut = |mut frame: Vec<u8>, length: usize| {
+        frame.truncate(length);
+        frame
+    };
+    let mut padded = ethernet(&[0x0800], &v4());
+    padded.extend_from_slice(&[0; 18]);
+    vec![
+        ("IPv4", ethernet(&[0x0800], &v4()), Verdict::Steered),
+        ("IPv4 and padding", padded, Verdict::Steered),
+        ("IPv4 without payload", ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(PORT, 0))), Verdict::Steered),
+        ("IPv4 with Don't Fragment", ethernet(&[0x0800], &ipv4(0x4000, 17, 0, &udp(PORT, 4))), Verdict::Steered),
+        ("IPv4 with options", ethernet(&[0x0800], &ipv4(0, 17, 4, &udp(PORT, 32))), Verdict::Steered),
+        ("IPv4 with most options", ethernet(&[0x0800], &ipv4(0, 17, 40, &udp(PORT, 32))), Verdict::Steered),
+        ("IPv6", ethernet(&[0x86dd], &v6()), Verdict::Steered),
+        ("802.1Q, IPv4", ethernet(&[0x8100, 0x0800], &v4()), Verdict::Steered),
+        ("802.1Q, IPv6", ethernet(&[0x8100, 0x86dd], &v6()), Verdict::Steered),
+        ("QinQ, IPv4", ethernet(&[0x88a8, 0x8100, 0x0800], &v4()), Verdict::Steered),
+        ("QinQ, IPv6", ethernet(&[0x88a8, 0x8100, 0x86dd], &v6()), Verdict::Steered),
+        ("three tags", ethernet(&[0x88a8, 0x8100, 0x8100, 0x0800], &v4()), Verdict::VlanDepth),
+        ("broadcast MAC", changed(ethernet(&[0x0800], &v4()), 0, 0xff), Verdict::GroupAddress),
+        ("ARP", ethernet(&[0x0806], &[0; 28]), Verdict::NotIp),
+        ("header only", ethernet(&[0x0800], &[]), Verdict::Truncated),
+        ("cut in the IPv4 header", cut(ethernet(&[0x0800], &v4()), 33), Verdict::Truncated),
+        ("cut in the payload", cut(ethernet(&[0x0800], &v4()), 60), Verdict::Truncated),
+        ("cut in the IPv6 header", cut(ethernet(&[0x86dd], &v6()), 53), Verdict::Truncated),
+        ("version 5", changed(ethernet(&[0x0800], &v4()), 14, 0x55), Verdict::MalformedIp),
+        ("IHL 4", changed(ethernet(&[0x0800], &v4()), 14, 0x44), Verdict::MalformedIp),
+        ("IHL 0", changed(ethernet(&[0x0800], &v4()), 14, 0x40), Verdict::MalformedIp),
+        ("IPv4 under the EtherType of IPv6", ethernet(&[0x86dd], &v4()), Verdict::MalformedIp),
+        ("wrong IPv4 checksum", changed(ethernet(&[0x0800], &v4()), 22, 65), Verdict::IpChecksum),
+        ("wrong option", changed(ethernet(&[0x0800], &ipv4(0, 17, 40, &udp(PORT, 32))), 73, 9), Verdict::IpChecksum),
+        ("first fragment", ethernet(&[0x0800], &ipv4(0x2000, 17, 0, &udp(PORT, 32))), Verdict::Fragment),
+        ("last fragment", ethernet(&[0x0800], &ipv4(0x00b9, 17, 0, &udp(PORT, 32))), Verdict::Fragment),
+        ("IPv6 fragment", ethernet(&[0x86dd], &ipv6(44, &[17, 0, 0, 1, 0, 0, 0, 1, 0, 0])), Verdict::Fragment),
+        ("ICMP", ethernet(&[0x0800], &ipv4(0, 1, 0, &[8, 0, 0, 0, 0, 1, 0, 1])), Verdict::NotUdp),
+        ("IPv6 hop-by-hop", ethernet(&[0x86dd], &ipv6(0, &[17, 0, 1, 4, 0, 0, 0, 0])), Verdict::NotUdp),
+        ("half a UDP header", ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(PORT, 0)[..4])), Verdict::Truncated),
+        ("UDP length 7", changed(ethernet(&[0x0800], &v4()), 39, 7), Verdict::MalformedUdp),
+        ("UDP longer than IP", changed(ethernet(&[0x0800], &v4()), 39, 41), Verdict::MalformedUdp),
+        (
+            "source port 0",
+            {
+                let mut datagram = udp(PORT, 32);
+                datagram[..2].fill(0);
+                ethernet(&[0x0800], &ipv4(0, 17, 0, &datagram))
+            },
+            Verdict::MalformedUdp,
+        ),
+        ("another port", ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(PORT + 1, 32))), Verdict::NotService),
+        ("another IPv6 address", changed(ethernet(&[0x86dd], &v6()), 53, 0x54), Verdict::NotService),
+    ]
+}
+
+#[test]
+fn every_fixture_gets_its_verdict_from_both_halves() {
+    if !permitted("decoder fixtures") {
+        return;
+    }
+    with_kernel(|kernel| {
+        for (name, frame, verdict) in fixtures() {
+            assert_eq!(kernel.expected(&frame), verdict, "{name}, user half");
+            let run = kernel.program.test_run(&frame).unwrap();
+            assert_eq!(run.verdict, verdict, "{name}, XDP program");
+            let action = if verdict == Verdict::Steered { XDP_REDIRECT } else { XDP_PASS };
+            assert_eq!(run.action, action, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_packet_without_a_socket_goes_to_the_kernel() {
+    if !permitted("no socket") {
+        return;
+    }
+    with_kernel(|kernel| {
+        let frame = ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(PORT, 32)));
+        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        kernel.program.set_slot(lo, 4).unwrap();
+        let run = kernel.program.test_run(&frame).unwrap();
+        assert_eq!((run.action, run.verdict), (XDP_PASS, Verdict::NoSocket), "a slot without a socket");
+        kernel.program.set_slot(lo, 3).unwrap();
+        assert_eq!(kernel.program.test_run(&frame).unwrap().verdict, Verdict::Steered);
+        kernel.program.flush_log();
+    });
+}
+
+#[test]
+fn services_come_and_go() {
+    if !permitted("services") {
+        return;
+    }
+    with_kernel(|kernel| {
+        let v4 = ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(PORT, 32)));
+        let v6 = ethernet(&[0x86dd], &ipv6(17, &udp(PORT, 32)));
+        let verdicts = |kernel: &Kernel| [&v4, &v6].map(|frame| kernel.program.test_run(frame).unwrap().verdict);
+        assert_eq!(verdicts(kernel), [Verdict::Steered, Verdict::Steered]);
+        kernel.program.set_services(&[ServiceKey::new(V6, PORT)]).unwrap();
+        assert_eq!(verdicts(kernel), [Verdict::NotService, Verdict::Steered]);
+        kernel.program.set_services(&[ServiceKey::new(mapped(V4), PORT), ServiceKey::new(V6, 1)]).unwrap();
+        assert_eq!(verdicts(kernel), [Verdict::Steered, Verdict::NotService]);
+        kernel.program.set_services(&[]).unwrap();
+        assert_eq!(verdicts(kernel), [Verdict::NotService, Verdict::NotService]);
+    });
+}
+
+/// xorshift64*: the same packets in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() >> 33) as usize % limit
+    }
+}
+
+/// Writes a frame: random octets, or a fixture with damage, often repaired enough to get past the checksum.
+fn mutate(random: &mut Random, fixtures: &[Vec<u8>], frame: &mut Vec<u8>) {
+    frame.clear();
+    if random.below(8) == 0 {
+        let length = SHORTEST + random.below(100);
+        frame.extend((0..length).map(|_| random.next() as u8));
+        return;
+    }
+    frame.extend_from_slice(&fixtures[random.below(fixtures.len())]);
+    for _ in 0..random.below(4) {
+        let at = random.below(frame.len());
+        // Small values hit lengths and types that matter; others anything.
+        frame[at] = if random.below(2) == 0 { random.below(70) as u8 } else { random.next() as u8 };
+    }
+    match random.below(8) {
+        0 => frame.truncate(SHORTEST + random.below(frame.len() - SHORTEST + 1)),
+        1 => frame.resize(frame.len() + random.below(64), 0),
+        _ => {}
+    }
+    let header = frame.get(14).map_or(0, |octet| usize::from(octet & 0x0f) * 4);
+    if random.below(2) == 0 && header >= 20 && frame.len() >= 14 + header {
+        frame[24..26].fill(0);
+        let sum = checksum::of(&frame[14..14 + header]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+#[test]
+fn a_million_random_and_damaged_frames_get_the_same_verdict_from_both_halves() {
+    if !permitted("decoder differential") {
+        return;
+    }
+    const CHUNK: usize = 500;
+    const CHUNKS: usize = 2_000;
+    with_kernel(|kernel| {
+        let originals: Vec<Vec<u8>> = fixtures().into_iter().map(|(_, frame, _)| frame).collect();
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut frames = vec![Vec::new(); CHUNK];
+        let mut seen = [0u64; Verdict::COUNT];
+        let mut counted = kernel.program.verdicts().unwrap();
+        for _ in 0..CHUNKS {
+            let mut expected = counted;
+            for frame in &mut frames {
+                mutate(&mut random, &originals, frame);
+                let verdict = kernel.expected(frame);
+                expected[verdict as usize] += 1;
+                seen[verdict as usize] += 1;
+                let action = if verdict == Verdict::Steered { XDP_REDIRECT } else { XDP_PASS };
+                assert_eq!(kernel.program.test_action(frame).unwrap(), action, "{verdict:?}: {frame:02x?}");
+            }
+            counted = kernel.program.verdicts().unwrap();
+            if counted != expected {
+                for frame in &frames {
+                    let verdict = kernel.program.test_run(frame).unwrap().verdict;
+                    assert_eq!(verdict, kernel.expected(frame), "{frame:02x?}");
+                }
+                panic!("the counters differ, but no frame of the chunk does: {expected:?} {counted:?}");
+            }
+        }
+        for verdict in fixtures().into_iter().map(|(_, _, verdict)| verdict) {
+            assert!(seen[verdict as usize] > 100, "{verdict:?} was met {} times only", seen[verdict as usize]);
+        }
+    });
+}

@@ -1,0 +1,106 @@
+//! Builds and runs the programs of the workspace.
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Error, Result, bail};
+
+use crate::privilege;
+
+/// The environment variable in which the end-to-end tests find the node.
+const NODE: &str = "ANYTUN_XDP";
+
+/// The environment variable that makes the end-to-end tests run the soak test and no other.
+const SOAK: &str = "ANYTUN_SOAK";
+
+/// The package of the end-to-end tests and of the demonstration.
+const END_TO_END: &str = "anytun-tests";
+
+/// Builds the node, and returns its path.
+pub(crate) fn build_node(release: bool) -> Result<PathBuf> {
+    let mut cargo = cargo("build");
+    cargo.args(["--package", "anytun-xdp", "--bin", "anytun-xdp"]);
+    cargo.args(release.then_some("--release"));
+    succeed(&mut cargo)?;
+    Ok(profile_dir(if release { "release" } else { "debug" })?.join("anytun-xdp"))
+}
+
+/// Runs the demonstration in place of this process.
+pub(crate) fn demonstrate(duration: Option<&str>) -> Result<()> {
+    let node = build_node(true)?;
+    succeed(cargo("build").args(["--release", "--package", END_TO_END, "--bin", "demo"]))?;
+    let mut demo = privilege::as_root(profile_dir("release")?.join("demo"));
+    demo.arg("--node").arg(node);
+    if let Some(duration) = duration {
+        demo.args(["--for", duration]);
+    }
+    become_program(&mut demo)
+}
+
+/// Runs the node in place of this process.
+pub(crate) fn run_node(arguments: &[OsString]) -> Result<()> {
+    become_program(privilege::as_root(build_node(true)?).args(arguments))
+}
+
+/// Runs the tests of the crates, then the end-to-end tests in place of this process. The node that these start is the
+/// optimised one: they send at rates that the other does not carry.
+pub(crate) fn test(filters: &[OsString]) -> Result<()> {
+    let node = build_node(true)?;
+    succeed(cargo("test").args(["--workspace", "--exclude", END_TO_END, "--"]).args(filters))?;
+    become_program(end_to_end(node).arg("--").args(filters))
+}
+
+/// Runs the soak test in place of this process.
+pub(crate) fn soak() -> Result<()> {
+    let node = build_node(true)?;
+    become_program(end_to_end(node).env(SOAK, "1").args(["--", "soak"]))
+}
+
+/// The end-to-end tests, against the node at a path.
+fn end_to_end(node: PathBuf) -> Command {
+    if !privilege::is_root() {
+        println!(
+            "xtask: not root, so the end-to-end tests are skipped; `sudo -E env PATH=$PATH cargo xtask test` runs them"
+        );
+    }
+    let mut cargo = cargo("test");
+    cargo.args(["--package", END_TO_END]).env(NODE, node);
+    cargo
+}
+
+/// The cargo that started this program.
+fn cargo(task: &str) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg(task);
+    cargo
+}
+
+/// The directory of a profile's programs. This program is in the one of `debug`, wherever cargo was told to build.
+fn profile_dir(profile: &str) -> Result<PathBuf> {
+    let own = env::current_exe().context("the path of xtask")?;
+    let target = own.ancestors().nth(2).context("xtask runs through `cargo xtask`")?;
+    Ok(target.join(profile))
+}
+
+/// The directory for the logs of long work.
+pub(crate) fn log_dir() -> Result<PathBuf> {
+    profile_dir("xtask-logs")
+}
+
+fn succeed(cargo: &mut Command) -> Result<()> {
+    let status = cargo.status().with_context(|| format!("cannot start {}", cargo.get_program().display()))?;
+    if !status.success() {
+        let arguments: Vec<_> = cargo.get_args().map(|argument| argument.to_string_lossy()).collect();
+        bail!("cargo {}: {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Makes this process run another program, which so gets the signals of the terminal and sets the exit status.
+fn become_program(command: &mut Command) -> Result<()> {
+    let error = command.exec();
+    Err(Error::new(error).context(format!("cannot start {}", command.get_program().display())))
+}
