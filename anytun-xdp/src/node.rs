@@ -15,9 +15,9 @@ use tracing::{error, info, warn};
 
 use self::start::{Running, Started};
 use crate::config;
-use crate::control::source::Source;
 use crate::control::notify;
 use crate::control::signals::{Signal, Signals};
+use crate::control::source::Source;
 use crate::kernel::HostError;
 use crate::satp::lease;
 
@@ -98,11 +98,7 @@ impl Threads {
 }
 
 /// Serves signals and looks after the workers, until the node is to stop.
-fn watch(
-    node: &Running,
-    signals: &Signals,
-    threads: &Threads,
-) -> Result<(), StartError> {
+fn watch(node: &Running, signals: &Signals, threads: &Threads) -> Result<(), StartError> {
     let watchdog = notify::watchdog_interval();
     let mut told = Instant::now();
     loop {

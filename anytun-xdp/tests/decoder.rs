@@ -3,6 +3,8 @@
 mod namespace;
 
 use std::collections::HashSet;
+use std::io::{self, Write};
+use std::sync::Mutex;
 
 use anytun_common::classify::classify;
 use anytun_common::map::ServiceKey;
@@ -183,20 +185,39 @@ fn every_fixture_gets_its_verdict_from_both_halves() {
     });
 }
 
+/// What was logged.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// Writes to [`LOG`].
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        LOG.lock().unwrap().write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
-fn a_packet_without_a_socket_goes_to_the_kernel() {
+fn a_packet_without_a_socket_goes_to_the_kernel_and_the_first_is_logged() {
     if !permitted("no socket") {
         return;
     }
+    tracing_subscriber::fmt().with_writer(|| Log).with_ansi(false).init();
     with_kernel(|kernel| {
         let frame = ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(PORT, 32)));
         let lo = nix::net::if_::if_nametoindex("lo").unwrap();
         kernel.program.set_slot(lo, 4).unwrap();
         let run = kernel.program.test_run(&frame).unwrap();
         assert_eq!((run.action, run.verdict), (XDP_PASS, Verdict::NoSocket), "a slot without a socket");
+        kernel.program.flush_log();
+        let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+        assert!(log.contains(&format!("no AF_XDP socket for queue 0 of interface index {lo}")), "{log}");
         kernel.program.set_slot(lo, 3).unwrap();
         assert_eq!(kernel.program.test_run(&frame).unwrap().verdict, Verdict::Steered);
-        kernel.program.flush_log();
     });
 }
 

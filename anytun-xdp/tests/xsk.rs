@@ -179,16 +179,18 @@ fn packets_wait_for_an_interface_that_is_down_and_go_when_it_is_up() {
         exchange(&from, &to, 128, 64);
         for _ in 0..3 {
             lab.node.ip(&["link", "set", "p1", "down"]);
-            for number in 0..64 {
-                from.send(&datagram(number, 64));
+            // As many as the TX ring holds, in bursts that veth takes, and some more, which stay with the worker.
+            for first in (0..2048).step_by(128) {
+                (first..first + 128).for_each(|number| from.send(&datagram(number, 64)));
+                let patience = Instant::now() + PATIENCE;
+                while waiting.load(Ordering::SeqCst) < first as usize + 128 {
+                    assert!(Instant::now() < patience, "the packets do not reach the TX ring");
+                    thread::yield_now();
+                }
             }
-            let patience = Instant::now() + PATIENCE;
-            while waiting.load(Ordering::SeqCst) < 64 {
-                assert!(Instant::now() < patience, "the packets do not reach the TX ring");
-                thread::yield_now();
-            }
+            (2048..2248).for_each(|number| from.send(&datagram(number, 64)));
             lab.node.ip(&["link", "set", "p1", "up"]);
-            for number in 0..64 {
+            for number in 0..2248 {
                 assert_eq!(to.receive(PATIENCE), Some(datagram(number, 64)), "packet {number}");
             }
             lab.node.ip(&["link", "set", "p0", "down"]);
@@ -246,6 +248,105 @@ fn frames_keep_their_buffer_and_their_owner() {
 }
 
 #[test]
+fn each_queue_has_a_worker_of_its_own() {
+    if !permitted("xsk queues") {
+        return;
+    }
+    let lab = Lab { node: Namespace::new(), world: Namespace::new() };
+    let queues = ["numrxqueues", "2", "numtxqueues", "2"];
+    let peer = ["type", "veth", "peer", "name", "q0", "netns", lab.world.name()];
+    lab.node.ip(&[&["link", "add", "p0"], &queues[..], &peer, &queues].concat());
+    lab.node.ip(&["link", "set", "p0", "up"]);
+    lab.world.ip(&["link", "set", "q0", "up"]);
+    lab.node.enter(|| {
+        let link = Link::find("p0").unwrap();
+        assert_eq!(link.queues, 2);
+        let mut program = Program::load().unwrap();
+        program.set_services(&[ServiceKey::new(mapped(SERVICE), PORT)]).unwrap();
+        program.set_slot(link.ifindex, 0).unwrap();
+        let port = |queue| Some(PortSpec { link: link.clone(), queue, mode: XdpMode::Native });
+        let mut workers: Vec<Xsk> = (0..2).map(|queue| Xsk::open(&[port(queue)]).unwrap()).collect();
+        for (slot, queue, socket) in workers.iter().flat_map(Xsk::sockets) {
+            program.set_socket(slot, queue, socket).unwrap();
+        }
+        program.attach(&link, XdpMode::Native).unwrap();
+        lab.world.enter(|| {
+            let wire = Wire::new("q0");
+            (0..256).for_each(|number| wire.send(&datagram(number, 64)));
+        });
+        let mut frames = Vec::new();
+        let patience = Instant::now() + PATIENCE;
+        while frames.len() < 256 {
+            assert!(Instant::now() < patience, "only {} packets came", frames.len());
+            for (index, worker) in workers.iter_mut().enumerate() {
+                let mut batch = Vec::new();
+                worker.receive(0, &mut batch, 64);
+                frames.extend(batch.into_iter().map(|frame| (index, frame)));
+                worker.reclaim();
+                assert!(worker.ledger().holds());
+            }
+        }
+        let mut numbers: Vec<_> =
+            frames.iter().map(|(index, frame)| workers[*index].packet(frame)[42..46].to_vec()).collect();
+        numbers.sort();
+        assert!(
+            numbers.iter().eq((0..256u32)
+                .map(u32::to_be_bytes)
+                .map(|number| number.to_vec())
+                .collect::<Vec<_>>()
+                .iter())
+        );
+        frames.into_iter().for_each(|(index, frame)| workers[index].recycle(frame));
+        assert!(workers.iter().all(|worker| worker.ledger().holds() && worker.ledger().received == 0));
+    });
+}
+
+#[test]
+fn a_node_outlives_an_interface_that_is_removed() {
+    if !permitted("xsk removed") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.node.enter(|| {
+        let mut program = Program::load().unwrap();
+        let mut xsk = open(&mut program, XdpMode::Native);
+        let wire = lab.world.enter(|| Wire::new("q0"));
+        (0..32).for_each(|number| wire.send(&datagram(number, 64)));
+        let mut frames = Vec::new();
+        while frames.len() < 32 {
+            let room = 64 - frames.len();
+            if xsk.receive(0, &mut frames, room) == 0 {
+                xsk.wait(PATIENCE);
+            }
+        }
+        lab.node.ip(&["link", "del", "p1"]);
+        assert_eq!(xsk.transmit(1, &mut frames), 32, "the ring is still there");
+        for _ in 0..3 {
+            xsk.kick();
+            xsk.wait(Duration::from_millis(1));
+            xsk.reclaim();
+            assert!(xsk.ledger().holds(), "{:?}", xsk.ledger());
+        }
+        assert_eq!(xsk.ledger().tx, 32);
+        wire.send(&datagram(99, 64));
+        while xsk.receive(0, &mut frames, 64) == 0 {
+            xsk.wait(PATIENCE);
+        }
+        assert_eq!(xsk.packet(&frames[0]), datagram(99, 64), "the other port goes on");
+        frames.drain(..).for_each(|frame| xsk.recycle(frame));
+    });
+}
+
+/// A worker takes its sockets to a thread of its own, and control reads from another one.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Xsk>();
+    is_send::<Program>();
+    is_send::<Waker>();
+    is_send::<anytun_xdp::kernel::XskStats>();
+};
+
+#[test]
 fn zero_copy_is_refused_by_name_where_the_driver_has_none() {
     if !permitted("xsk zero-copy") {
         return;
@@ -264,6 +365,23 @@ fn zero_copy_is_refused_by_name_where_the_driver_has_none() {
         let missing = Some(PortSpec { link: Link::find("p1").unwrap(), queue: 9, mode: XdpMode::Native });
         let error = Xsk::open(&[missing]).err().unwrap();
         assert!(error.to_string().contains("no receive queue 9"), "{error}");
+    });
+}
+
+#[test]
+fn a_queue_that_stays_in_use_is_named() {
+    if !permitted("xsk busy") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.node.enter(|| {
+        let port = |name| Some(PortSpec { link: Link::find(name).unwrap(), queue: 0, mode: XdpMode::Native });
+        let first = Xsk::open(&[port("p1")]).unwrap();
+        let error = Xsk::open(&[port("p0"), port("p1")]).err().unwrap();
+        assert!(matches!(&error, HostError::Unsupported { interface, .. } if interface == "p1"), "{error}");
+        assert!(error.to_string().contains("queue 0 stays in use"), "{error}");
+        drop(first);
+        assert!(Xsk::open(&[port("p0"), port("p1")]).is_ok());
     });
 }
 

@@ -1,6 +1,7 @@
 //! What the package manager of Debian and its derivatives offers.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,11 +15,14 @@ pub(crate) fn is_present() -> bool {
     program("apt-get").is_some() && program("apt-cache").is_some()
 }
 
-/// Whether the package lists are old, or lack one of these packages.
+/// Whether the package lists are old, absent, or lack one of these packages.
 pub(crate) fn is_stale(packages: &[&str]) -> bool {
-    let lists = fs::metadata("/var/lib/apt/lists").and_then(|metadata| metadata.modified());
-    let fresh = lists.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < LISTS_KEEP));
-    !fresh || !offers(packages)
+    let lists = Path::new("/var/lib/apt/lists");
+    let written = fs::metadata(lists).and_then(|metadata| metadata.modified());
+    let fresh = written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < LISTS_KEEP));
+    let mut entries = fs::read_dir(lists).into_iter().flatten().flatten();
+    let present = entries.any(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
+    !fresh || !present || !offers(packages)
 }
 
 /// Whether apt could install all of these packages.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::apt;
 use crate::privilege;
@@ -19,8 +19,13 @@ const RUST_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 /// What bpf-linker is built against: the LLVM of Rust 1.95 and 1.96.
 const LLVM_PACKAGES: [&str; 4] = ["llvm-22-dev", "libclang-22-dev", "libpolly-22-dev", "libzstd-dev"];
 
-/// Commands, in the order in which they are run.
-pub(crate) struct Plan(Vec<Action>);
+/// How the missing things are installed.
+pub(crate) struct Plan {
+    /// Commands, in the order in which they are run.
+    actions: Vec<Action>,
+    /// What no known command installs here.
+    by_hand: Vec<String>,
+}
 
 struct Action {
     root: bool,
@@ -32,66 +37,68 @@ struct Action {
 
 impl Plan {
     /// What installs the missing things here.
-    ///
-    /// # Errors
-    /// When this machine offers no way that is known, naming what to install.
-    pub(crate) fn make(missing: &Missing) -> Result<Self> {
+    pub(crate) fn make(missing: &Missing) -> Self {
         let mut packages = missing.packages();
-        let mut actions = Vec::new();
+        let mut plan = Self { actions: Vec::new(), by_hand: Vec::new() };
         if missing.rust_source {
             if offers_rust() {
                 packages.extend(RUST_PACKAGES);
-            } else if program("rustup").is_some() {
-                actions.push(rustup_component(&["rust-src"]));
             } else {
-                bail!("install a Rust toolchain with the component rust-src: `rustup component add rust-src`");
+                plan.add_component(&["rust-src"]);
             }
         }
         if missing.components {
-            if program("rustup").is_none() {
-                bail!("install rustfmt and clippy for the Rust toolchain in use");
-            }
-            actions.push(rustup_component(&["rustfmt", "clippy"]));
+            plan.add_component(&["rustfmt", "clippy"]);
         }
         if missing.bpf_linker {
             if apt::is_present() && apt::offers(&LLVM_PACKAGES) {
                 packages.extend(LLVM_PACKAGES);
-                actions.push(bpf_linker_from_source());
+                plan.actions.push(bpf_linker_from_source());
             } else {
-                actions.extend(bpf_linker_prebuilt());
+                plan.actions.extend(bpf_linker_prebuilt());
             }
         }
-        if !packages.is_empty() {
-            if !apt::is_present() {
-                bail!("install what your distribution has for these Debian packages: {}", packages.join(" "));
-            }
-            actions.insert(0, install(&packages));
+        if apt::is_present() && !packages.is_empty() {
+            plan.actions.insert(0, install(&packages));
+        } else {
+            plan.by_hand.extend(packages.iter().map(|package| format!("what Debian calls {package}")));
         }
-        Ok(Self(actions))
+        plan
     }
 
     /// Fetches the package lists.
     pub(crate) fn update() -> Self {
-        Self(vec![apt_get(&["update"], "10 s", "apt-update.log")])
+        Self { actions: vec![apt_get(&["update"], "10 s", "apt-update.log")], by_hand: Vec::new() }
     }
 
-    /// Whether any command must run as root.
-    pub(crate) fn needs_root(&self) -> bool {
-        self.0.iter().any(|action| action.root)
+    fn add_component(&mut self, components: &[&str]) {
+        if program("rustup").is_some() {
+            self.actions.push(rustup_component(components));
+        } else {
+            self.by_hand.push(format!("the components {} of the Rust toolchain", components.join(" and ")));
+        }
+    }
+
+    /// Whether this process may and can run it all.
+    pub(crate) fn is_feasible(&self, granted: bool) -> bool {
+        self.by_hand.is_empty() && (granted || !self.actions.iter().any(|action| action.root))
     }
 
     /// Runs the commands, up to the first that fails.
     pub(crate) fn run(&self) -> Result<()> {
-        self.0.iter().try_for_each(Action::run)
+        self.actions.iter().try_for_each(Action::run)
     }
 }
 
-/// The commands as a user would type them, one on each line.
+/// The commands as a user would type them, one on each line, and what is left.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for action in &self.0 {
-            let sudo = if action.root { "sudo " } else { "" };
-            writeln!(f, "    {sudo}{}", action.line())?;
+        for action in &self.actions {
+            let sudo = if action.root && !privilege::is_root() { "sudo " } else { "" };
+            writeln!(f, "  {sudo}{}", action.line())?;
+        }
+        for thing in &self.by_hand {
+            writeln!(f, "  (install {thing})")?;
         }
         Ok(())
     }
@@ -124,7 +131,7 @@ fn offers_rust() -> bool {
 fn install(packages: &[&str]) -> Action {
     // Nothing that the machine has is taken away for what it lacks.
     let arguments = [&["install", "--yes", "--no-install-recommends", "--no-remove"], packages].concat();
-    apt_get(&arguments, "1 to 3 minutes", "apt-install.log")
+    apt_get(&arguments, "1 to 4 minutes", "apt-install.log")
 }
 
 fn apt_get(arguments: &[&str], usual_time: &'static str, log: &'static str) -> Action {
@@ -163,7 +170,7 @@ fn bpf_linker_from_source() -> Action {
         root: false,
         environment: &[("LLVM_PREFIX", "/usr/lib/llvm-22")],
         command: words("cargo", &arguments),
-        usual_time: "1 to 2 minutes",
+        usual_time: "1 to 5 minutes",
         log: "bpf-linker.log",
     }
 }

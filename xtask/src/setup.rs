@@ -15,37 +15,42 @@ use crate::toolchain::{is_new_enough, program, rust_with_source};
 /// The version of bpf-linker that is installed, and the least that will do: 0.13.
 pub(crate) const BPF_LINKER: &str = "0.13.0";
 
-/// Looks for everything, and installs what is missing.
+/// Looks for what the tasks need, and installs what is missing. Where it was `asked_for`, it also looks for what only
+/// changing the code needs, and reports that nothing is missing.
 ///
 /// # Errors
 /// When something is missing that cannot be installed, with the commands that would.
 pub(crate) fn setup(asked_for: bool) -> Result<()> {
-    let missing = Missing::look();
+    let missing = Missing::look(asked_for);
     if missing.is_empty() {
         if asked_for {
             println!("setup: nothing is missing");
         }
         return Ok(());
     }
-    println!("setup: missing:");
-    for line in missing.lines() {
-        println!("  {line}");
-    }
+    println!("setup: missing:\n  {}", missing.lines().join("\n  "));
 
     let granted = privilege::is_granted();
-    if granted && apt::is_present() && apt::is_stale(&missing.packages()) {
-        // A source that does not answer need not be one that the packages come from: go on, and let the installation judge.
+    let stale = apt::is_present() && apt::is_stale(&missing.packages());
+    if stale && granted {
+        // A source that does not answer need not be one that the packages come from: the installation will tell.
         if let Err(error) = Plan::update().run() {
             eprintln!("setup: {error:#}setup: going on with the package lists as they are");
         }
     }
-    let plan = Plan::make(&missing)?;
-    if plan.needs_root() && !granted {
-        bail!("that takes root, and sudo is missing or asks for a password. Run:\n{plan}and then this again");
+    let plan = Plan::make(&missing);
+    if !plan.is_feasible(granted) {
+        let reason = if granted {
+            "not everything can be installed from here"
+        } else {
+            "installing takes root, and there is no sudo without a password"
+        };
+        let update = if stale { Plan::update().to_string() } else { String::new() };
+        bail!("{reason}. Run this, then `cargo xtask setup` again:\n{update}{plan}");
     }
     plan.run()?;
 
-    let left = Missing::look();
+    let left = Missing::look(asked_for);
     if !left.is_empty() {
         bail!("still missing after all was installed:\n  {}", left.lines().join("\n  "));
     }
@@ -66,12 +71,12 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-    fn look() -> Self {
+    fn look(for_changes: bool) -> Self {
         Self {
             needs: NEEDS.iter().filter(|need| !need.is_met()).collect(),
             rust_source: rust_with_source().is_none(),
             bpf_linker: !has_bpf_linker(),
-            components: !["cargo-fmt", "cargo-clippy"].into_iter().all(has_component),
+            components: for_changes && !["cargo-fmt", "cargo-clippy"].into_iter().all(has_component),
         }
     }
 

@@ -19,6 +19,9 @@ const SOAK: &str = "ANYTUN_SOAK";
 /// The package of the end-to-end tests and of the demonstration.
 const END_TO_END: &str = "anytun-tests";
 
+/// How a user who is not root runs the tests.
+const AS_ROOT: &str = "`sudo -E env PATH=\"$PATH\" cargo xtask test`";
+
 /// Builds the node, and returns its path.
 pub(crate) fn build_node(release: bool) -> Result<PathBuf> {
     let mut cargo = cargo("build");
@@ -48,6 +51,9 @@ pub(crate) fn run_node(arguments: &[OsString]) -> Result<()> {
 /// Runs the tests of the crates, then the end-to-end tests in place of this process. The node that these start is the
 /// optimised one: they send at rates that the other does not carry.
 pub(crate) fn test(filters: &[OsString]) -> Result<()> {
+    if !privilege::is_root() {
+        println!("xtask: not root, so what needs it is skipped and named; {AS_ROOT} runs it");
+    }
     let node = build_node(true)?;
     succeed(cargo("test").args(["--workspace", "--exclude", END_TO_END, "--"]).args(filters))?;
     become_program(end_to_end(node).arg("--").args(filters))
@@ -55,17 +61,15 @@ pub(crate) fn test(filters: &[OsString]) -> Result<()> {
 
 /// Runs the soak test in place of this process.
 pub(crate) fn soak() -> Result<()> {
+    if !privilege::is_root() {
+        bail!("the soak test needs root; {AS_ROOT} gives it, with --soak");
+    }
     let node = build_node(true)?;
-    become_program(end_to_end(node).env(SOAK, "1").args(["--", "soak"]))
+    become_program(end_to_end(node).env(SOAK, "1").args(["--test", "e2e", "--", "soak"]))
 }
 
 /// The end-to-end tests, against the node at a path.
 fn end_to_end(node: PathBuf) -> Command {
-    if !privilege::is_root() {
-        println!(
-            "xtask: not root, so the end-to-end tests are skipped; `sudo -E env PATH=$PATH cargo xtask test` runs them"
-        );
-    }
     let mut cargo = cargo("test");
     cargo.args(["--package", END_TO_END]).env(NODE, node);
     cargo

@@ -9,7 +9,7 @@ use super::error::Report;
 use super::names::Names;
 use super::overlap::{self, Claim};
 use super::prefix::Prefix;
-use super::secret::secret;
+use super::secret::{is_inline, secret};
 use super::service::not_of_a_host;
 use super::{Client, Network, Service};
 use crate::satp::{AesCtr, Auth, MAX_TAG, Role, Suite};
@@ -35,16 +35,17 @@ const AES_CTR: [(&str, AesCtr); 5] = [
 /// What clients refer to.
 pub(super) struct Surroundings<'a> {
     pub(super) directory: &'a Path,
-    pub(super) network_tables: &'a [Table<'a>],
-    pub(super) network_names: &'a Names<'a>,
+    pub(super) network_names: &'a Names,
     pub(super) networks: &'a [Option<Network>],
-    pub(super) service_names: &'a Names<'a>,
+    /// Of each network's header.
+    pub(super) network_lines: &'a [usize],
+    pub(super) service_names: &'a Names,
     pub(super) services: &'a [Option<Service>],
 }
 
 /// What one table says, as far as it could be read: clients are held against each other even where they are wrong.
-struct Entry<'a> {
-    name: Option<&'a str>,
+struct Entry {
+    name: Option<String>,
     network: Option<usize>,
     service: Option<usize>,
     mux: Option<At<u16>>,
@@ -52,24 +53,46 @@ struct Entry<'a> {
     client: Option<Client>,
 }
 
-/// Reads every `[[client]]`; `None` stands for one that cannot be used.
-pub(super) fn clients<'a>(report: &mut Report, tables: &[Table<'a>], around: &Surroundings<'a>) -> Vec<Option<Client>> {
-    let mut names = Names::new("client");
-    let entries: Vec<Entry<'a>> = tables.iter().map(|table| entry(report, table, around, &mut names)).collect();
-    check_mux(report, &entries);
-    for (index, (table, network)) in around.network_tables.iter().zip(around.networks).enumerate() {
-        let Some(network) = network else { continue };
-        let members = entries.iter().enumerate().filter(|(_, entry)| entry.network == Some(index));
-        let claims = members.flat_map(|(client, entry)| {
-            entry.prefixes.iter().map(move |prefix| Claim { prefix: *prefix, client, name: entry.name })
-        });
-        let place = At { line: table.line, value: network.name.as_str() };
-        overlap::check(report, place, network.more_specifics, claims.collect());
-    }
-    entries.into_iter().map(|entry| entry.client).collect()
+/// Reads clients one by one, then checks that they can be together.
+pub(super) struct Clients<'a> {
+    around: Surroundings<'a>,
+    names: Names,
+    entries: Vec<Entry>,
+    /// Whether the text itself holds a secret.
+    pub(super) has_inline_secret: bool,
 }
 
-fn entry<'a>(report: &mut Report, table: &Table<'a>, around: &Surroundings<'a>, names: &mut Names<'a>) -> Entry<'a> {
+impl<'a> Clients<'a> {
+    pub(super) fn new(around: Surroundings<'a>) -> Self {
+        Self { around, names: Names::new("client"), entries: Vec::new(), has_inline_secret: false }
+    }
+
+    /// Reads one `[[client]]`.
+    pub(super) fn read(&mut self, report: &mut Report, table: &Table<'_>) {
+        self.has_inline_secret |= is_inline(table);
+        let entry = entry(report, table, &self.around, &mut self.names);
+        self.entries.push(entry);
+    }
+
+    /// All clients; `None` stands for one that cannot be used.
+    pub(super) fn finish(self, report: &mut Report) -> Vec<Option<Client>> {
+        let Self { around, entries, .. } = self;
+        check_mux(report, &entries);
+        for (index, (network, line)) in around.networks.iter().zip(around.network_lines).enumerate() {
+            let Some(network) = network else { continue };
+            let members = entries.iter().enumerate().filter(|(_, entry)| entry.network == Some(index));
+            let claims = members.flat_map(|(client, entry)| {
+                let name = entry.name.as_deref();
+                entry.prefixes.iter().map(move |prefix| Claim { prefix: *prefix, client, name })
+            });
+            let place = At { line: *line, value: network.name.as_str() };
+            overlap::check(report, place, network.more_specifics, claims.collect());
+        }
+        entries.into_iter().map(|entry| entry.client).collect()
+    }
+}
+
+fn entry(report: &mut Report, table: &Table<'_>, around: &Surroundings<'_>, names: &mut Names) -> Entry {
     let warned = report.warnings.len();
     let name = names.take(report, table);
     let network = around.network_names.refer(report, table);
@@ -91,7 +114,7 @@ fn entry<'a>(report: &mut Report, table: &Table<'a>, around: &Surroundings<'a>, 
     };
     let build = || {
         Some(Client {
-            name: name?.to_owned(),
+            name: name.clone()?,
             network: network?,
             service: service?,
             mux: mux?.value,
@@ -105,7 +128,7 @@ fn entry<'a>(report: &mut Report, table: &Table<'a>, around: &Surroundings<'a>, 
     };
     let client = build();
     for warning in &mut report.warnings[warned..] {
-        warning.message.insert_str(0, &format!("client {:?}: ", name.unwrap_or_default()));
+        warning.message.insert_str(0, &format!("client {:?}: ", name.as_deref().unwrap_or_default()));
     }
     Entry { name, network, service, mux, prefixes, client }
 }
@@ -224,11 +247,11 @@ fn endpoint(report: &mut Report, table: &Table<'_>, service: Option<&Service>) -
 }
 
 /// Reports a MUX that two clients of one service have.
-fn check_mux(report: &mut Report, entries: &[Entry<'_>]) {
+fn check_mux(report: &mut Report, entries: &[Entry]) {
     let mut taken: HashMap<(usize, u16), (Option<&str>, usize)> = HashMap::with_capacity(entries.len());
     for entry in entries {
         let (Some(service), Some(At { line, value: mux })) = (entry.service, entry.mux) else { continue };
-        let (name, other) = *taken.entry((service, mux)).or_insert((entry.name, line));
+        let (name, other) = *taken.entry((service, mux)).or_insert((entry.name.as_deref(), line));
         if other != line {
             let name = name.map_or_else(|| "a client without a name".to_owned(), |name| format!("client {name:?}"));
             report

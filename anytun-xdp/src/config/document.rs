@@ -1,6 +1,6 @@
 //! A TOML document whose every part knows its line, and typed access to its tables.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -39,23 +39,91 @@ impl Lines {
     }
 }
 
-/// Parses a text. On syntax errors every one of them is reported, with its place and without the text around it, which
-/// may be a secret.
-pub(super) fn parse<'a>(text: &'a str, lines: &Lines, report: &mut Report) -> Option<Spanned<DeTable<'a>>> {
-    let (root, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() {
-        return Some(root);
+/// Where a document begins in the text it is a piece of.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    /// Offset of the piece.
+    start: usize,
+    /// The line in which it begins.
+    line: usize,
+    /// Offsets of the further lines of the piece: every value's line is looked up, so the fewer the better.
+    further: &'a [usize],
+}
+
+impl<'a> Origin<'a> {
+    fn new(lines: &'a Lines, piece: &Range<usize>) -> Self {
+        let line = lines.line(piece.start);
+        Self { start: piece.start, line, further: &lines.starts[line..lines.line(piece.end)] }
     }
-    let mut seen = 0;
-    for error in errors {
-        let (line, column) = lines.position(text, error.span().map_or(text.len(), |span| span.start));
-        // What follows on the same line is mostly the first error's echo.
-        if line != seen {
-            report.error(line, format!("TOML syntax, column {column}: {}", error.message()));
+
+    /// The line, in the whole text, of an offset into the piece.
+    fn line(&self, offset: usize) -> usize {
+        self.line + self.further.partition_point(|start| *start <= self.start + offset)
+    }
+}
+
+/// A piece of the text, parsed.
+pub(super) struct Document<'a> {
+    root: Spanned<DeTable<'a>>,
+    origin: Origin<'a>,
+}
+
+impl<'a> Document<'a> {
+    /// Parses a piece of a text. On syntax errors every one of them is reported, with its place and without the text
+    /// around it, which may be a secret.
+    pub(super) fn parse(text: &'a str, piece: Range<usize>, lines: &'a Lines, report: &mut Report) -> Option<Self> {
+        let start = piece.start;
+        let (root, errors) = DeTable::parse_recoverable(&text[piece.clone()]);
+        if errors.is_empty() {
+            return Some(Self { root, origin: Origin::new(lines, &piece) });
         }
-        seen = line;
+        let mut seen = 0;
+        for error in errors {
+            let offset = error.span().map_or(piece.end, |span| start + span.start);
+            let (line, column) = lines.position(text, offset);
+            // What follows on the same line is mostly the first error's echo.
+            if line != seen {
+                report.error(line, format!("TOML syntax, column {column}: {}", error.message()));
+            }
+            seen = line;
+        }
+        None
     }
-    None
+
+    /// Whether a name is used at the top, as whatever.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.root.get_ref().contains_key(name)
+    }
+
+    /// Adds the tables to `found`, which has a list for each schema. Unknown tables and keys are reported.
+    pub(super) fn tables<'d>(&'d self, report: &mut Report, schemas: &'static [Schema], found: &mut [Vec<Table<'d>>]) {
+        for (key, value) in self.root.get_ref() {
+            let name: &str = key.get_ref();
+            let line = self.origin.line(key.span().start);
+            let known = schemas.iter().zip(found.iter_mut()).find(|(schema, _)| schema.name == name);
+            let Some((schema, found)) = known else {
+                report.error(line, unknown(name, value.get_ref(), schemas));
+                continue;
+            };
+            match (value.get_ref(), schema.repeated) {
+                (DeValue::Table(entries), false) => {
+                    found.push(Table::new(report, schema, line, entries, self.origin));
+                }
+                (DeValue::Array(array), true) if array.iter().all(|element| element.get_ref().is_table()) => {
+                    for element in array {
+                        if let DeValue::Table(entries) = element.get_ref() {
+                            let line = self.origin.line(element.span().start);
+                            found.push(Table::new(report, schema, line, entries, self.origin));
+                        }
+                    }
+                }
+                (other, _) => {
+                    let (header, found) = (schema.header(), type_name(other));
+                    report.error(line, format!("`{name}` must be written as {header}, not as {found}"));
+                }
+            }
+        }
+    }
 }
 
 /// The name of a table and of the keys it may have.
@@ -75,30 +143,30 @@ impl Schema {
 
 /// One table of the document.
 pub(super) struct Table<'a> {
-    pub(super) schema: &'static Schema,
+    schema: &'static Schema,
     /// The line of its header.
     pub(super) line: usize,
     entries: &'a DeTable<'a>,
-    lines: &'a Lines,
+    origin: Origin<'a>,
 }
 
 impl<'a> Table<'a> {
     fn new(
+        report: &mut Report,
         schema: &'static Schema,
         line: usize,
         entries: &'a DeTable<'a>,
-        lines: &'a Lines,
-        report: &mut Report,
+        origin: Origin<'a>,
     ) -> Self {
         for key in entries.keys() {
             let name: &str = key.get_ref();
             if !schema.keys.contains(&name) {
                 let hint = suggestion(name, schema.keys.iter().copied(), '`');
                 report
-                    .error(lines.line(key.span().start), format!("unknown key `{name}` in {}{hint}", schema.header()));
+                    .error(origin.line(key.span().start), format!("unknown key `{name}` in {}{hint}", schema.header()));
             }
         }
-        Self { schema, line, entries, lines }
+        Self { schema, line, entries, origin }
     }
 
     /// Whether the table has a key, of whatever type.
@@ -108,7 +176,7 @@ impl<'a> Table<'a> {
 
     /// The line of a key's value; that of the table when there is no such key.
     pub(super) fn line_of(&self, key: &str) -> usize {
-        self.entries.get(key).map_or(self.line, |value| self.lines.line(value.span().start))
+        self.entries.get(key).map_or(self.line, |value| self.origin.line(value.span().start))
     }
 
     /// Reports a key that must be there and is not.
@@ -126,7 +194,7 @@ impl<'a> Table<'a> {
         cast: impl FnOnce(&'a DeValue<'a>) -> Option<T>,
     ) -> Option<At<T>> {
         let value = self.entries.get(key)?;
-        let line = self.lines.line(value.span().start);
+        let line = self.origin.line(value.span().start);
         let cast = cast(value.get_ref());
         if cast.is_none() {
             report.error(line, format!("`{key}` must be {wanted}, not {}", type_name(value.get_ref())));
@@ -174,7 +242,7 @@ impl<'a> Table<'a> {
         let array = self.get(report, key, "a list of strings", DeValue::as_array)?;
         let mut strings = Vec::with_capacity(array.value.len());
         for element in array.value {
-            let line = self.lines.line(element.span().start);
+            let line = self.origin.line(element.span().start);
             match element.get_ref().as_str() {
                 Some(value) => strings.push(At { line, value }),
                 None => report.error(
@@ -185,43 +253,6 @@ impl<'a> Table<'a> {
         }
         Some(At { line: array.line, value: strings })
     }
-}
-
-/// All tables of a document, sorted by kind: as many lists as there are schemas. Unknown tables and keys are reported.
-pub(super) fn tables<'a>(
-    root: &'a DeTable<'a>,
-    schemas: &'static [Schema],
-    lines: &'a Lines,
-    report: &mut Report,
-) -> Vec<Vec<Table<'a>>> {
-    let mut found: Vec<Vec<Table<'a>>> = schemas.iter().map(|_| Vec::new()).collect();
-    for (key, value) in root {
-        let name: &str = key.get_ref();
-        let line = lines.line(key.span().start);
-        let Some(index) = schemas.iter().position(|schema| schema.name == name) else {
-            report.error(line, unknown(name, value.get_ref(), schemas));
-            continue;
-        };
-        let schema = &schemas[index];
-        match (value.get_ref(), schema.repeated) {
-            (DeValue::Table(entries), false) => {
-                found[index].push(Table::new(schema, line, entries, lines, report));
-            }
-            (DeValue::Array(array), true) if array.iter().all(|element| element.get_ref().is_table()) => {
-                for element in array {
-                    if let DeValue::Table(entries) = element.get_ref() {
-                        let line = lines.line(element.span().start);
-                        found[index].push(Table::new(schema, line, entries, lines, report));
-                    }
-                }
-            }
-            (other, _) => {
-                let (header, found) = (schema.header(), type_name(other));
-                report.error(line, format!("`{name}` must be written as {header}, not as {found}"));
-            }
-        }
-    }
-    found
 }
 
 fn unknown(name: &str, value: &DeValue<'_>, schemas: &[Schema]) -> String {

@@ -14,6 +14,7 @@ mod names;
 mod nearest;
 mod node;
 mod overlap;
+mod pieces;
 mod prefix;
 mod read;
 mod secret;

@@ -8,21 +8,21 @@ use super::error::Report;
 use super::nearest::suggestion;
 
 /// Names of the tables of one kind: each once, found by name.
-pub(super) struct Names<'a> {
+pub(super) struct Names {
     kind: &'static str,
     /// By name: index and line of the table.
-    places: HashMap<&'a str, At<usize>>,
+    places: HashMap<String, At<usize>>,
     /// How many tables there are, those without a usable name included.
     tables: usize,
 }
 
-impl<'a> Names<'a> {
+impl Names {
     pub(super) fn new(kind: &'static str) -> Self {
         Self { kind, places: HashMap::new(), tables: 0 }
     }
 
     /// Takes the name of the next table. Reports a name that is missing, unusable or taken.
-    pub(super) fn take(&mut self, report: &mut Report, table: &Table<'a>) -> Option<&'a str> {
+    pub(super) fn take(&mut self, report: &mut Report, table: &Table<'_>) -> Option<String> {
         let index = self.tables;
         self.tables += 1;
         table.require(report, "name");
@@ -31,10 +31,10 @@ impl<'a> Names<'a> {
             report.error(line, format!("the name of a {} {why}", self.kind));
             return None;
         }
-        match self.places.entry(name) {
+        match self.places.entry(name.to_owned()) {
             Entry::Vacant(vacant) => {
                 vacant.insert(At { line: table.line, value: index });
-                Some(name)
+                Some(name.to_owned())
             }
             Entry::Occupied(taken) => {
                 let other = taken.get().line;
@@ -46,7 +46,7 @@ impl<'a> Names<'a> {
 
     /// The index of the table that `table` refers to with the key of this kind. The key may be left out when there is
     /// one such table only.
-    pub(super) fn refer(&self, report: &mut Report, table: &Table<'a>) -> Option<usize> {
+    pub(super) fn refer(&self, report: &mut Report, table: &Table<'_>) -> Option<usize> {
         let kind = self.kind;
         if !table.has(kind) {
             let wrong = match self.tables {
@@ -63,7 +63,7 @@ impl<'a> Names<'a> {
         let At { line, value: name } = table.string(report, kind)?;
         let found = self.places.get(name);
         if found.is_none() {
-            let mut known: Vec<&str> = self.places.keys().copied().collect();
+            let mut known: Vec<&str> = self.places.keys().map(String::as_str).collect();
             known.sort_unstable();
             report.error(line, format!("there is no {kind} {name:?}{}", suggestion(name, known.into_iter(), '"')));
         }

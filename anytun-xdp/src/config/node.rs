@@ -104,14 +104,14 @@ pub(super) fn interfaces(report: &mut Report, tables: &[Table<'_>]) -> Vec<Optio
     tables.iter().map(|table| interface(report, table, &mut names)).collect()
 }
 
-fn interface<'a>(report: &mut Report, table: &Table<'a>, names: &mut Names<'a>) -> Option<Interface> {
+fn interface(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<Interface> {
     let name = names.take(report, table).and_then(|name| {
         let usable = name.len() <= INTERFACE_NAME && !name.contains(['/', ':']) && !name.contains(char::is_whitespace);
         if !usable {
             let rule = format!("at most {INTERFACE_NAME} octets without white space, `/` and `:`");
             report.error(table.line_of("name"), format!("no interface can be named {name:?}; names have {rule}"));
         }
-        usable.then(|| name.to_owned())
+        usable.then_some(name)
     });
     let modes = [
         ("auto", XdpMode::Auto),

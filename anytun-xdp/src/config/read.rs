@@ -7,11 +7,12 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::client::{self, Surroundings};
-use super::document::{self, Lines, Schema};
+use super::client::{Clients, Surroundings};
+use super::document::{Document, Lines, Schema, Table};
 use super::error::{Error, Report};
 use super::names::Names;
-use super::{Config, Problem, node, secret, service};
+use super::pieces::{self, Pieces};
+use super::{Config, Problem, node, service};
 
 /// The tables and keys there are, in the order of the README.
 static SCHEMAS: [Schema; 5] = [
@@ -83,51 +84,91 @@ pub fn parse(text: &str, file: &Path) -> Result<Config, Error> {
 /// The configuration, and whether the text itself holds secrets.
 fn typed(text: &str, file: &Path) -> Result<(Config, bool), Error> {
     let mut report = Report::default();
-    let lines = Lines::new(text);
-    let config = document::parse(text, &lines, &mut report).and_then(|root| {
-        let tables = document::tables(root.get_ref(), &SCHEMAS, &lines, &mut report);
-        let [nodes, interfaces, services, networks, clients] = <[_; 5]>::try_from(tables).ok()?;
-        let directory = file.parent().unwrap_or(Path::new(""));
-
-        if nodes.is_empty() && !root.get_ref().contains_key("node") {
-            report.error(0, "there is no [node]; it needs at least `name` and `sender_ids`");
-        }
-        let node = nodes.first().and_then(|table| node::node(&mut report, table, directory));
-        let interfaces = node::interfaces(&mut report, &interfaces);
-        if let (Some(table), Some(node)) = (nodes.first(), &node) {
-            node::check_sender_ids(&mut report, table.line_of("sender_ids"), node.sender_ids, &interfaces);
-        }
-        let mut service_names = Names::new("service");
-        let services = service::services(&mut report, &services, &mut service_names);
-        let mut network_names = Names::new("network");
-        let network_tables = networks;
-        let networks = service::networks(&mut report, &network_tables, &mut network_names);
-        let around = Surroundings {
-            directory,
-            network_tables: &network_tables,
-            network_names: &network_names,
-            networks: &networks,
-            service_names: &service_names,
-            services: &services,
-        };
-        let inline = clients.iter().any(secret::is_inline);
-        let clients = client::clients(&mut report, &clients, &around);
-        let config = Config {
-            file: file.to_owned(),
-            node: node?,
-            interfaces: interfaces.into_iter().collect::<Option<_>>()?,
-            services: services.into_iter().collect::<Option<_>>()?,
-            networks: networks.into_iter().collect::<Option<_>>()?,
-            clients: clients.into_iter().collect::<Option<_>>()?,
-            warnings: Vec::new(),
-        };
-        Some((config, inline))
-    });
+    let built = build(&mut report, text, file);
     let Report { errors: mut problems, mut warnings } = report;
     problems.sort_by_key(|problem| problem.line);
     warnings.sort_by_key(|problem| problem.line);
-    match config {
+    match built {
         Some((config, inline)) if problems.is_empty() => Ok((Config { warnings, ..config }, inline)),
         _ => Err(Error { file: file.to_owned(), problems }),
     }
+}
+
+/// `None` only when a problem is reported.
+fn build(report: &mut Report, text: &str, file: &Path) -> Option<(Config, bool)> {
+    let lines = Lines::new(text);
+    let Pieces { mixed, clients: pieces } = pieces::cut(text, &SCHEMAS);
+    let parsed = mixed.into_iter().map(|piece| Document::parse(text, piece, &lines, report));
+    let documents: Vec<Option<Document<'_>>> = parsed.collect();
+    let Some(documents) = documents.into_iter().collect::<Option<Vec<_>>>() else {
+        // Without these tables more than the syntax of the others would seem wrong.
+        for piece in pieces {
+            let _ = Document::parse(text, piece, &lines, report);
+        }
+        return None;
+    };
+    let further = |report: &mut Report, clients: &mut Clients<'_>| {
+        for piece in pieces {
+            let Some(document) = Document::parse(text, piece, &lines, report) else { continue };
+            let mut found = tables();
+            document.tables(report, &SCHEMAS, &mut found);
+            found.iter().flatten().for_each(|table| clients.read(report, table));
+        }
+    };
+    assemble(report, file, &documents, further)
+}
+
+/// The configuration from the documents with tables of all kinds, and what reads the further clients.
+fn assemble(
+    report: &mut Report,
+    file: &Path,
+    documents: &[Document<'_>],
+    further: impl FnOnce(&mut Report, &mut Clients<'_>),
+) -> Option<(Config, bool)> {
+    let mut found = tables();
+    documents.iter().for_each(|document| document.tables(report, &SCHEMAS, &mut found));
+    let [nodes, interfaces, services, networks, first_clients] = &found;
+    let directory = file.parent().unwrap_or(Path::new(""));
+
+    if !documents.iter().any(|document| document.has("node")) {
+        report.error(0, "there is no [node]; it needs at least `name` and `sender_ids`");
+    }
+    let node = nodes.first().and_then(|table| node::node(report, table, directory));
+    let interfaces = node::interfaces(report, interfaces);
+    if let (Some(table), Some(node)) = (nodes.first(), &node) {
+        node::check_sender_ids(report, table.line_of("sender_ids"), node.sender_ids, &interfaces);
+    }
+    let mut service_names = Names::new("service");
+    let services = service::services(report, services, &mut service_names);
+    let mut network_names = Names::new("network");
+    let network_lines: Vec<usize> = networks.iter().map(|table| table.line).collect();
+    let networks = service::networks(report, networks, &mut network_names);
+
+    let mut clients = Clients::new(Surroundings {
+        directory,
+        network_names: &network_names,
+        networks: &networks,
+        network_lines: &network_lines,
+        service_names: &service_names,
+        services: &services,
+    });
+    first_clients.iter().for_each(|table| clients.read(report, table));
+    further(report, &mut clients);
+    let inline = clients.has_inline_secret;
+    let clients = clients.finish(report);
+    let config = Config {
+        file: file.to_owned(),
+        node: node?,
+        interfaces: interfaces.into_iter().collect::<Option<_>>()?,
+        services: services.into_iter().collect::<Option<_>>()?,
+        networks: networks.into_iter().collect::<Option<_>>()?,
+        clients: clients.into_iter().collect::<Option<_>>()?,
+        warnings: Vec::new(),
+    };
+    Some((config, inline))
+}
+
+/// An empty list of tables for each schema.
+fn tables<'a>() -> [Vec<Table<'a>>; SCHEMAS.len()] {
+    std::array::from_fn(|_| Vec::new())
 }

@@ -11,7 +11,7 @@ use super::names::Names;
 use super::{Network, Service, UdpChecksum};
 
 /// Reads every `[[service]]`; `None` stands for one that cannot be used.
-pub(super) fn services<'a>(report: &mut Report, tables: &[Table<'a>], names: &mut Names<'a>) -> Vec<Option<Service>> {
+pub(super) fn services(report: &mut Report, tables: &[Table<'_>], names: &mut Names) -> Vec<Option<Service>> {
     if tables.is_empty() {
         report.error(0, "there is no [[service]]; the node needs at least one address and port to answer on");
     }
@@ -34,7 +34,7 @@ pub(super) fn services<'a>(report: &mut Report, tables: &[Table<'a>], names: &mu
     services
 }
 
-fn service<'a>(report: &mut Report, table: &Table<'a>, names: &mut Names<'a>) -> Option<Service> {
+fn service(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<Service> {
     let name = names.take(report, table);
     table.require(report, "address");
     let address = table.string(report, "address").and_then(|at| address(report, at));
@@ -52,7 +52,7 @@ fn service<'a>(report: &mut Report, table: &Table<'a>, names: &mut Names<'a>) ->
             "`udp_checksum` = \"zero\" has no effect: UDP over IPv6 always carries a checksum (RFC 8200 section 8.1)",
         );
     }
-    Some(Service { name: name?.to_owned(), address, port: port?.value, udp_checksum })
+    Some(Service { name: name?, address, port: port?.value, udp_checksum })
 }
 
 fn address(report: &mut Report, At { line, value }: At<&str>) -> Option<IpAddr> {
@@ -85,11 +85,11 @@ pub(super) fn not_of_a_host(address: IpAddr) -> Option<&'static str> {
 }
 
 /// Reads every `[[network]]`; `None` stands for one that cannot be used.
-pub(super) fn networks<'a>(report: &mut Report, tables: &[Table<'a>], names: &mut Names<'a>) -> Vec<Option<Network>> {
+pub(super) fn networks(report: &mut Report, tables: &[Table<'_>], names: &mut Names) -> Vec<Option<Network>> {
     tables.iter().map(|table| network(report, table, names)).collect()
 }
 
-fn network<'a>(report: &mut Report, table: &Table<'a>, names: &mut Names<'a>) -> Option<Network> {
+fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<Network> {
     let name = names.take(report, table);
     let ethernet = table.choice(report, "kind", &[("ip", false), ("ethernet", true)]);
     if let Some(At { line, value: true }) = ethernet {
@@ -99,5 +99,5 @@ fn network<'a>(report: &mut Report, table: &Table<'a>, names: &mut Names<'a>) ->
         true => table.boolean(report, "more_specifics").map(|at| at.value),
         false => Some(false),
     };
-    Some(Network { name: name?.to_owned(), more_specifics: more_specifics? })
+    Some(Network { name: name?, more_specifics: more_specifics? })
 }

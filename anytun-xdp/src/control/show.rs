@@ -235,8 +235,8 @@ fn clients(status: &Status, since: Option<&Since<'_>>) -> String {
 
 fn client_row(Row { client, rates }: Row<'_>) -> Vec<String> {
     let mut row = vec![
-        client.name.clone(),
-        client.network.clone(),
+        client.name.to_string(),
+        client.network.to_string(),
         client.endpoint.map_or("-".into(), |endpoint| endpoint.to_string()),
         client.last_seen_seconds_ago.map_or("never".into(), time),
         thousands(client.rx.packets),
@@ -361,7 +361,7 @@ replayed     1,000  worker  a sequence number seen before, or older than the cli
         status.clients = (0..60_000)
             .map(|number| {
                 let mut client = quiet.clone();
-                client.name = format!("client-{number}");
+                client.name = format!("client-{number}").into();
                 client.rx.bytes = number;
                 client
             })

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -228,21 +229,21 @@ pub struct Service {
     pub clients: u64,
 }
 
-/// A client.
+/// A client. Names are shared, so that a status of very many clients is small and quickly made.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Client {
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its network.
-    pub network: String,
+    pub network: Arc<str>,
     /// Its service.
-    pub service: String,
+    pub service: Arc<str>,
     /// Its MUX under the service.
     pub mux: u16,
     /// Where packets to it are sent; none until it is heard from or one is configured.
     pub endpoint: Option<SocketAddr>,
     /// The interface of its last authentic packet.
-    pub interface: Option<String>,
+    pub interface: Option<Arc<str>>,
     /// The VLAN IDs of its last authentic packet, the outer one first.
     pub vlan: Vec<u16>,
     /// Seconds since its last authentic packet.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::Bytes;
 use hyper::body::{Body, Frame};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
 
 /// Octets that are handed to the connection at once.
 const CHUNK: usize = 64 * 1024;
@@ -23,27 +24,46 @@ pub(super) struct Stream {
     finished: bool,
 }
 
-/// Runs `write` on a blocking thread of the current runtime; the body is what it writes.
+/// Runs `prepare` and then `write` on a blocking thread of the current runtime; the body is what `write` writes.
 ///
-/// `keep` is dropped when the thread has finished.
-pub(super) fn stream<W, K>(keep: K, write: W) -> Stream
+/// Both on the same thread, so that what `prepare` allocates comes from one arena of the allocator. `keep` is dropped
+/// when the thread has finished.
+///
+/// # Errors
+///
+/// [`Panicked`] when `prepare` did.
+pub(super) async fn stream<T, P, W, K>(keep: K, prepare: P, write: W) -> Result<Stream, Panicked>
 where
-    W: FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    P: FnOnce() -> T + Send + 'static,
+    W: FnOnce(&T, &mut dyn Write) -> io::Result<()> + Send + 'static,
     K: Send + 'static,
 {
     let (sender, receiver) = channel(WAITING);
+    let (prepared, is_prepared) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
         let _keep = keep;
+        let content = prepare();
+        // An error here and below means that the reader is gone: there is nobody to tell.
+        if prepared.send(()).is_err() {
+            return;
+        }
         let mut out = BufWriter::with_capacity(CHUNK, Chunks { sender });
-        // An error means that the reader is gone: there is nobody to tell.
-        if write(&mut out).is_ok()
+        let written = write(&content, &mut out);
+        // Before the end of the answer, at which the next request may be waiting.
+        drop(content);
+        if written.is_ok()
             && let Ok(chunks) = out.into_inner()
         {
             let _ = chunks.sender.blocking_send(None);
         }
     });
-    Stream { receiver, finished: false }
+    is_prepared.await.map_err(|_| Panicked)?;
+    Ok(Stream { receiver, finished: false })
 }
+
+/// There is nothing to write.
+#[derive(Debug)]
+pub(super) struct Panicked;
 
 impl Body for Stream {
     type Data = Bytes;
@@ -96,7 +116,10 @@ mod tests {
         W: FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
     {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async { Ok(stream((), write).collect().await?.to_bytes()) })
+        runtime.block_on(async {
+            let stream = stream((), || (), |(), out| write(out)).await.unwrap();
+            Ok(stream.collect().await?.to_bytes())
+        })
     }
 
     #[test]

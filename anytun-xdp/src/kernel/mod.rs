@@ -1,13 +1,14 @@
 //! All that touches the kernel, and all `unsafe` of the user half.
 //!
-//! The order in which a node uses it: [`Link`] looks at an interface, [`Program`] loads the XDP program, [`Xsk`] opens
-//! the sockets of a worker, [`Program::set_socket`] names them to the program, and [`Program::attach`] comes last, so
-//! that no packet is steered to a socket that is not ready.
+//! The order in which a node uses it: [`privilege::check`], [`Link::find`] for every interface, [`Program::load`],
+//! [`Xsk::open`] for every worker, [`Program::set_slot`] and [`Program::set_socket`], and [`Program::attach`] last, so
+//! that no packet is steered to a socket that is not ready; then [`privilege::drop_capabilities`], before any thread is
+//! started.
 
+pub mod doctor;
 mod error;
 mod ethtool;
 mod link;
-pub mod doctor;
 pub mod privilege;
 mod program;
 mod xsk;

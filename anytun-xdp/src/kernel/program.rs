@@ -1,4 +1,4 @@
-//! The XDP program: loaded with aya, attached through links that go with the process.
+//! The XDP program: loaded with aya, attached through `bpf_link`s, which go with the process.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,21 +12,21 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use libbpf_rs::libbpf_sys;
 
-use super::{HostError, Link};
+use super::{HostError, Link, privilege};
 use crate::config::XdpMode;
 
 /// The compiled program.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/anytun-xdp-ebpf"));
 /// The program's name in it.
-const NAME: &str = "anytun_xdp";
+pub(super) const NAME: &str = "anytun_xdp";
 
 /// Octets of a [`ServiceKey`], in the order of its fields.
 type Key = [u8; size_of::<ServiceKey>()];
 
 /// The XDP program in the kernel, with its maps. Dropping it detaches it.
 pub struct Program {
-    /// Interface index and `bpf_link`; first, so that they are closed before the program and its maps.
-    links: Vec<(u32, OwnedFd)>,
+    /// First, so that they go before the program and its maps.
+    attachments: Vec<Attachment>,
     ebpf: Ebpf,
     services: HashMap<MapData, Key, u8>,
     /// What `services` holds.
@@ -51,7 +51,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// [`HostError::NotPermitted`] without `CAP_BPF` and `CAP_NET_ADMIN`; [`HostError::Other`] when the kernel refuses
+    /// [`HostError::NotPermitted`] without what [`privilege::NEEDED`] lists; [`HostError::Other`] when the kernel refuses
     /// the program, with its reason.
     pub fn load() -> Result<Self, HostError> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
@@ -65,7 +65,7 @@ impl Program {
             sockets: map("SOCKETS")?.try_into().map_err(map_error)?,
             verdicts: map("VERDICTS")?.try_into().map_err(map_error)?,
             current: HashSet::new(),
-            links: Vec::new(),
+            attachments: Vec::new(),
             flush_log: Box::new(move || logger.flush()),
             ebpf,
         })
@@ -132,18 +132,14 @@ impl Program {
             XdpMode::Auto | XdpMode::Zerocopy | XdpMode::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
         };
         let program = xdp(&self.ebpf)?.fd().map_err(program_error)?;
-        match create_link(program.as_fd(), link.ifindex, flags) {
-            Ok(fd) => {
-                self.links.push((link.ifindex, fd));
-                Ok(())
-            }
-            Err(error) => Err(attach_error(link, mode, error)),
-        }
+        let attachment = Attachment::new(program.as_fd(), link.ifindex, flags);
+        self.attachments.push(attachment.map_err(|error| attach_error(link, mode, error))?);
+        Ok(())
     }
 
     /// Detaches the program from every interface.
     pub fn detach_all(&mut self) {
-        self.links.clear();
+        self.attachments.clear();
     }
 
     /// Packets by verdict since the program was loaded, summed over the processors; those of the user half stay zero.
@@ -216,23 +212,38 @@ fn octets(key: &ServiceKey) -> Key {
     octets
 }
 
-/// A `bpf_link` of an XDP program. Not aya's attach: that falls back to netlink, whose attachments outlive the process
-/// and replace what is there.
-fn create_link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
-    let ifindex = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
-    let options = libbpf_sys::bpf_link_create_opts {
-        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
-        flags,
-        ..Default::default()
-    };
-    // SAFETY: the program's descriptor is borrowed through the call, and the options live through it and say their size.
-    let fd =
-        unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &raw const options) };
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd));
+/// A `bpf_link`: the program on one interface. Not made by aya, whose attach falls back to netlink: what is attached that
+/// way outlives the process and replaces what was there.
+struct Attachment(OwnedFd);
+
+impl Attachment {
+    fn new(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<Self> {
+        let ifindex = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let options = libbpf_sys::bpf_link_create_opts {
+            sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+            flags,
+            ..Default::default()
+        };
+        // SAFETY: the program's descriptor is borrowed through the call, and the options live through it and say their
+        // own size.
+        let fd = unsafe {
+            libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &raw const options)
+        };
+        if fd < 0 {
+            return Err(io::Error::from_raw_os_error(-fd));
+        }
+        // SAFETY: the kernel just made the descriptor for us, and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
-    // SAFETY: the kernel just made the descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+impl Drop for Attachment {
+    /// Closing the last descriptor detaches as well, but a child process that was just forked may still have a copy.
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is open until this function has returned. Linux before 5.11 does not know the call, and
+        // then the close that follows does it.
+        let _unknown = unsafe { libbpf_sys::bpf_link_detach(self.0.as_raw_fd()) };
+    }
 }
 
 fn attach_error(link: &Link, mode: XdpMode, error: io::Error) -> HostError {
@@ -262,13 +273,16 @@ fn attach_error(link: &Link, mode: XdpMode, error: io::Error) -> HostError {
     }
 }
 
+/// What kept the program from being loaded. The kernel refuses a program of a process that lacks a capability with EPERM,
+/// and one that only CAP_PERFMON would let through with EACCES, like one it finds unsafe.
 fn load_error(error: EbpfError) -> HostError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(at) = cause {
-        if let Some(source) = at.downcast_ref::<io::Error>()
-            && source.raw_os_error() == Some(libc::EPERM)
+        let errno = at.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if matches!(errno, Some(libc::EPERM | libc::EACCES))
+            && let Err(missing) = privilege::check()
         {
-            return HostError::not_permitted("load the XDP program", "CAP_NET_ADMIN CAP_BPF");
+            return missing;
         }
         cause = at.source();
     }

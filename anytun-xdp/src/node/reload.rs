@@ -29,7 +29,10 @@ impl Fixed {
             new if new.node != self.node => "[node]",
             _ => "[[interface]]",
         };
-        Some(format!("{}: {table} changed, which takes a restart; the old configuration goes on", config.file.display()))
+        Some(format!(
+            "{}: {table} changed, which takes a restart; the old configuration goes on",
+            config.file.display()
+        ))
     }
 }
 
@@ -57,7 +60,8 @@ impl Running {
         // The lock on the keeper also keeps two reloads apart.
         let reloaded = self.with_keeper(|keeper| {
             let before = self.tables.load_full();
-            let tables = Tables::build(&config, &self.host, keeper, Some(&before)).map_err(|error| error.to_string())?;
+            let tables =
+                Tables::build(&config, &self.host, keeper, Some(&before)).map_err(|error| error.to_string())?;
             // The program steers to a service only once the workers know it, and forgets one before they do: so it
             // gets the union first.
             let keys: Vec<_> = tables.services.all().iter().map(Service::key).collect();
@@ -75,8 +79,8 @@ impl Running {
 
 /// How many clients came, went and stayed.
 fn difference(before: &Tables, after: &Tables) -> String {
-    let old: hashbrown::HashSet<&str> = before.clients.iter().map(|client| client.name.as_str()).collect();
-    let kept = after.clients.iter().filter(|client| old.contains(client.name.as_str())).count();
+    let old: hashbrown::HashSet<&str> = before.clients.iter().map(|client| &*client.name).collect();
+    let kept = after.clients.iter().filter(|client| old.contains(&*client.name)).count();
     format!(
         "generation {}: {} clients, {} added, {} removed",
         after.generation,

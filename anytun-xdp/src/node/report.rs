@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anytun_common::verdict::{Outcome, Verdict};
@@ -9,11 +10,11 @@ use anytun_common::wire::{ethernet::Mac, unmapped};
 
 use super::start::{Running, WorkerView};
 use crate::config::XdpMode;
+use crate::control::source::{Readiness, Source};
 use crate::control::status::{
     Client, Counts, Interface, Io, Ledger, Memory, Mode, Program, Queue, Sequences, Service, State, Status, Traffic,
     Worker, XskStatistics,
 };
-use crate::control::source::{Readiness, Source};
 use crate::kernel::Link;
 use crate::table::{self, ClientTotals, Tables};
 
@@ -77,8 +78,7 @@ impl Running {
         let program = self.program();
         let counts = program.verdicts().unwrap_or([0; Verdict::COUNT]);
         let by_program = |verdict: &&Verdict| matches!(verdict.outcome(), Outcome::Steered | Outcome::Passed);
-        let verdicts =
-            Verdict::ALL.iter().filter(by_program).map(|&v| (v.name().into(), counts[v as usize])).collect();
+        let verdicts = Verdict::ALL.iter().filter(by_program).map(|&v| (v.name().into(), counts[v as usize])).collect();
         Program { id: program.id().unwrap_or(0), verdicts }
     }
 
@@ -119,14 +119,14 @@ impl Running {
     fn client(&self, tables: &Tables, client: &table::Client, now: u64) -> Client {
         let endpoint = client.track.endpoint.load();
         let totals = ClientTotals::sum(&client.track.counters);
-        let name_of = |names: &[String], index: u32| names.get(index as usize).cloned().unwrap_or_default();
+        let name_of = |names: &[Arc<str>], index: u32| names.get(index as usize).cloned().unwrap_or_default();
         Client {
             name: client.name.clone(),
             network: name_of(&tables.network_names, client.network),
-            service: tables.services.all().get(client.service as usize).map_or_else(String::new, |s| s.name.clone()),
+            service: tables.services.all().get(client.service as usize).map_or_else(Arc::default, |s| s.name.clone()),
             mux: client.mux,
             endpoint: endpoint.map(|endpoint| SocketAddr::new(address(endpoint.address), endpoint.port)),
-            interface: endpoint.and_then(|e| self.links.get(usize::from(e.slot))).map(|link| link.name.clone()),
+            interface: endpoint.and_then(|e| self.links.get(usize::from(e.slot))).map(|link| link.name.as_str().into()),
             vlan: endpoint.map(|endpoint| endpoint.tags.ids().collect()).unwrap_or_default(),
             last_seen_seconds_ago: client.track.last_heard().map(|heard| now.saturating_sub(heard) as f64 / 1000.0),
             rx: Traffic { packets: totals.rx_packets, bytes: totals.rx_octets },
@@ -181,7 +181,7 @@ fn worker((index, view): (usize, &WorkerView)) -> Worker {
 
 fn service(service: &table::Service) -> Service {
     Service {
-        name: service.name.clone(),
+        name: service.name.to_string(),
         address: address(service.address),
         port: service.port,
         clients: service.len() as u64,

@@ -70,10 +70,9 @@ pub(super) struct WorkerView {
     pub(super) stats: XskStats,
 }
 
-/// Starts a node: everything that can fail is tried before the first packet is steered.
+/// Starts a node: what the host may refuse is tried before the first packet is steered.
 pub(super) fn start(file: &Path) -> Result<Started, StartError> {
     let begin = Instant::now();
-    let signals = Signals::start().context("installing signal handlers")?;
     let config = config::read(file)?;
     for warning in &config.warnings {
         warn!("{}:{}: {}", config.file.display(), warning.line, warning.message);
@@ -125,14 +124,14 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
         leases_written: AtomicU64::new(0),
         exhausted_keys: AtomicU64::new(0),
     });
-    let server = Server::start(&config.node.control, config.node.metrics, node.clone())
-        .context("starting the control interface")?;
-    // Last, because from here on packets are steered.
     for (link, &mode) in node.links.iter().zip(&node.asked) {
         node.program().attach(link, mode)?;
     }
-    // Before the other threads start: each has capabilities of its own.
+    // Before any thread starts: each has capabilities of its own.
     privilege::drop_capabilities()?;
+    let signals = Signals::start().context("installing signal handlers")?;
+    let server = Server::start(&config.node.control, config.node.metrics, node.clone())
+        .context("starting the control interface")?;
     let wakers = sockets.iter().map(Xsk::waker).collect();
     let workers = spawn_workers(&node, tables, sockets)?;
     node.ready.store(true, Ordering::Release);
@@ -141,7 +140,9 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
 
 /// The sockets of the worker that owns `queue` of every interface.
 fn open(config: &Config, links: &[Link], queue: u32) -> Result<Xsk, HostError> {
-    let spec = |(interface, link): (&config::Interface, &Link)| Some(PortSpec { link: link.clone(), queue, mode: interface.xdp });
+    let spec = |(interface, link): (&config::Interface, &Link)| {
+        Some(PortSpec { link: link.clone(), queue, mode: interface.xdp })
+    };
     Xsk::open(&config.interfaces.iter().zip(links).map(spec).collect::<Vec<_>>())
 }
 
@@ -237,7 +238,7 @@ impl Running {
         let tables = self.tables.load();
         for client in tables.clients.iter().filter(|client| client.fingerprint == *key) {
             error!(
-                client = client.name,
+                client = &*client.name,
                 "every sequence number of every sender ID of this node is used up for the client's key: traffic to it \
                  stops until it has a new key, or the node more `sender_ids`"
             );

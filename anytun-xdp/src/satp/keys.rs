@@ -33,12 +33,12 @@ pub struct Keys {
     tag: u8,
 }
 
-/// AES under the master key. The usual length stands in place, so that it is one cache miss away.
+/// AES under the master key.
 enum Prf {
     Null,
     Aes128(Aes128Enc),
-    Aes192(Box<Aes192Enc>),
-    Aes256(Box<Aes256Enc>),
+    Aes192(Aes192Enc),
+    Aes256(Aes256Enc),
 }
 
 /// Which session value is derived.
@@ -116,8 +116,8 @@ impl Keys {
         let prf = match suite.kd_prf {
             AesCtr::Null => Prf::Null,
             AesCtr::Aes128 => Prf::Aes128(expand(key)),
-            AesCtr::Aes192 => Prf::Aes192(Box::new(expand(key))),
-            AesCtr::Aes256 => Prf::Aes256(Box::new(expand(key))),
+            AesCtr::Aes192 => Prf::Aes192(expand(key)),
+            AesCtr::Aes256 => Prf::Aes256(expand(key)),
         };
         Self { prf, salt: *secret.salt(), cipher: suite.cipher, tag: suite.tag().min(MAX_TAG) as u8 }
     }

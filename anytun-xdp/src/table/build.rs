@@ -39,14 +39,14 @@ impl Tables {
         let fingerprints: Vec<Fingerprint> = config.clients.iter().map(|client| client.secret.fingerprint()).collect();
         let sequences = keeper.sequences(&fingerprints)?;
         let known: HashMap<&str, &Client> =
-            before.iter().flat_map(|tables| &tables.clients).map(|client| (client.name.as_str(), client)).collect();
+            before.iter().flat_map(|tables| &tables.clients).map(|client| (&*client.name, client)).collect();
 
         let mut tables = Tables {
             generation: before.map_or(1, |tables| tables.generation + 1),
             services: Services::default(),
             clients: Vec::with_capacity(config.clients.len()),
             networks: config.networks.iter().map(|_| Lpm::default()).collect(),
-            network_names: config.networks.iter().map(|network| network.name.clone()).collect(),
+            network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             mtus: host.mtus.clone(),
         };
         for service in &config.services {
@@ -68,7 +68,7 @@ impl Tables {
                     windows,
                     track: old.map_or_else(|| Arc::new(Track::new(host.workers)), |old| old.track.clone()),
                     sequences,
-                    name: client.name.clone(),
+                    name: client.name.as_str().into(),
                     suite: client.crypto,
                     fingerprint,
                 },

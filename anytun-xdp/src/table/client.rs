@@ -30,7 +30,7 @@ pub struct Client {
     /// Sequence numbers of packets to the client, one source for each worker.
     pub sequences: Arc<[CachePadded<Sequence>]>,
     /// The client's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Cryptographic choices.
     pub suite: Suite,
     /// Identifies master key and salt.

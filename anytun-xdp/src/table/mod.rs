@@ -1,6 +1,8 @@
 //! What workers read: services, clients and networks. A [`Tables`] is a snapshot that control builds and swaps whole; what
 //! changes with every packet lives in the records that snapshots share.
 
+use std::sync::Arc;
+
 mod build;
 mod client;
 mod counters;
@@ -26,7 +28,7 @@ pub struct Tables {
     /// Per network: inner destination to client number.
     pub networks: Vec<Lpm>,
     /// Names of the networks.
-    pub network_names: Vec<String>,
+    pub network_names: Vec<Arc<str>>,
     /// Octets of the largest IP packet an interface sends, by slot.
     pub mtus: Vec<usize>,
 }

@@ -1,6 +1,7 @@
 //! Services by address and port, and their clients by MUX.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anytun_common::map::ServiceKey;
 use anytun_common::wire::mapped;
@@ -12,7 +13,7 @@ use crate::config;
 #[derive(Debug)]
 pub struct Service {
     /// The service's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// The anycast address, an IPv4 one mapped.
     pub address: [u8; 16],
     /// The UDP port.
@@ -30,7 +31,7 @@ impl Service {
     /// A service without clients.
     pub fn new(service: &config::Service) -> Self {
         Self {
-            name: service.name.clone(),
+            name: service.name.as_str().into(),
             address: octets(service.address),
             port: service.port,
             udp_checksum: service.udp_checksum,

@@ -71,7 +71,12 @@ impl Memory {
 
     /// Lets a packet arrive on a port, if its FILL ring has a frame; says whether it had.
     pub fn arrive(&mut self, port: usize, packet: &[u8]) -> bool {
-        assert!(packet.len() <= self.frame_size, "a packet of {} octets in frames of {}", packet.len(), self.frame_size);
+        assert!(
+            packet.len() <= self.frame_size,
+            "a packet of {} octets in frames of {}",
+            packet.len(),
+            self.frame_size
+        );
         let Some(mut frame) = self.ports[port].fill.pop() else { return false };
         frame.memory[..packet.len()].copy_from_slice(packet);
         frame.length = packet.len();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::sockopt::{RcvBuf, ReceiveTimeout};
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
 };
@@ -100,7 +100,7 @@ impl Wire {
         let mut addresses = getifaddrs().unwrap().filter(|entry| entry.interface_name == name);
         let address = addresses.find_map(|entry| entry.address?.as_link_addr().copied()).unwrap();
         bind(fd.as_raw_fd(), &address).unwrap();
-        setsockopt(&fd, RcvBuf, &(8 << 20)).unwrap();
+        setsockopt(&fd, RcvBufForce, &(32 << 20)).unwrap();
         Self(fd)
     }
 

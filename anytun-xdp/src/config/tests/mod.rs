@@ -44,8 +44,16 @@ fn base_with(from: &str, to: &str) -> String {
     BASE.replacen(from, to, 1)
 }
 
+/// The outcome, which must be the same whether the text is parsed in pieces or, for its last line, as a whole.
 fn parsed(text: &str) -> Result<Config, Error> {
-    parse(text, Path::new("node.toml"))
+    let file = Path::new("node.toml");
+    let outcome = parse(text, file);
+    let whole = parse(&format!("{text}\n# ''' keeps it in one piece"), file);
+    match (&outcome, &whole) {
+        (Ok(config), Ok(whole)) => assert_eq!((&config.clients, &config.warnings), (&whole.clients, &whole.warnings)),
+        (outcome, whole) => assert_eq!(outcome.as_ref().err(), whole.as_ref().err()),
+    }
+    outcome
 }
 
 /// The printed problems of a text that must not be taken.

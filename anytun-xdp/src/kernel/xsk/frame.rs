@@ -2,6 +2,7 @@
 
 use std::slice;
 
+use anytun_common::wire::ethernet;
 use xsk_rs::{FrameDesc, Umem};
 
 /// One frame of a worker's UMEM, owned: neither the kernel nor another `Frame` reaches its memory. It belongs to the
@@ -10,14 +11,6 @@ use xsk_rs::{FrameDesc, Umem};
 pub struct Frame {
     desc: FrameDesc,
     owner: u32,
-}
-
-impl Frame {
-    /// Its descriptor, to be handed to the kernel. Whoever does that must forget the frame.
-    #[inline]
-    pub(super) fn desc(&self) -> FrameDesc {
-        self.desc
-    }
 }
 
 /// The memory of a UMEM as frames see it.
@@ -45,6 +38,14 @@ impl Area {
     /// Ends the ownership. A frame of another UMEM is nothing here.
     pub(super) fn release(&self, frame: Frame) -> Option<FrameDesc> {
         self.owns(&frame).then_some(frame.desc)
+    }
+
+    /// The descriptor of `frame` for the TX ring. None for a frame of another UMEM, which is not ours to send, and for a
+    /// packet without an Ethernet header, which the kernel would drop without ever completing it; no worker makes either.
+    #[inline]
+    pub(super) fn sendable(&self, frame: &Frame) -> Option<FrameDesc> {
+        let whole = frame.desc.lengths().data() >= ethernet::HEADER;
+        (whole && self.owns(frame)).then_some(frame.desc)
     }
 
     /// The packet in `frame`.

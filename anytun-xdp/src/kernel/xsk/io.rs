@@ -5,7 +5,6 @@ use std::ptr;
 use std::time::Duration;
 
 use anytun_common::map::MAX_INTERFACES;
-use anytun_common::wire::ethernet;
 
 use super::frame::Frame;
 use super::{BATCH, Xsk};
@@ -47,21 +46,17 @@ impl PacketIo for Xsk {
         while taken < room {
             let step = (room - taken).min(BATCH);
             let mut count = 0;
-            for frame in frames[..step].iter() {
-                // Neither is ever made by a worker: a packet without a header, which the kernel would never complete, and
-                // a frame of another worker, which is not ours to send.
-                if self.area.packet(frame).len() >= ethernet::HEADER {
-                    self.scratch[count] = frame.desc();
-                    count += 1;
-                }
+            for desc in frames[..step].iter().filter_map(|frame| self.area.sendable(frame)) {
+                self.scratch[count] = desc;
+                count += 1;
             }
-            // SAFETY: the frames are of this UMEM, or `packet` would have been empty; the worker owned them, and they are
-            // forgotten below when the kernel has taken them.
+            // SAFETY: `sendable` says that the frames are of this UMEM; the worker owned them, and they are forgotten
+            // below when the kernel has taken them.
             if !unsafe { port.transmit(&self.scratch[..count]) } {
                 break;
             }
             for frame in frames.drain(..step) {
-                let sent = self.area.packet(&frame).len() >= ethernet::HEADER;
+                let sent = self.area.sendable(&frame).is_some();
                 if let Some(desc) = self.area.release(frame) {
                     self.received -= 1;
                     if !sent {
@@ -89,6 +84,9 @@ impl PacketIo for Xsk {
             loop {
                 let count = port.take_completed(&mut self.scratch[..]);
                 self.free.extend_from_slice(&self.scratch[..count]);
+                if count > 0 {
+                    self.stalled = 0;
+                }
                 if count < BATCH {
                     break;
                 }
@@ -164,7 +162,7 @@ impl PacketIo for Xsk {
 }
 
 impl Xsk {
-    /// How long a wait may be while `unsent` packets are in the TX rings: short at first, longer while it does not help.
+    /// How long a wait may be while `unsent` packets are in the TX rings: short at first, longer while none is completed.
     fn nap(&mut self, unsent: u64) -> Option<Duration> {
         if unsent == 0 {
             self.stalled = 0;

@@ -12,6 +12,7 @@ mod waker;
 
 pub use frame::Frame;
 pub use open::PortSpec;
+pub(super) use open::{LARGEST_MTU, umem_octets};
 pub use port::PortReport;
 pub use stats::{XskStatistics, XskStats};
 pub use waker::Waker;
@@ -44,7 +45,7 @@ pub struct Xsk {
     received: u64,
     counters: IoCounters,
     waker: Waker,
-    /// Waits in a row that found the same packets unsent.
+    /// Waits since a packet was completed that found some unsent.
     stalled: u32,
 }
 

@@ -21,6 +21,10 @@ use crate::worker::io::{IoCounters, PacketIo};
 const FRAME_SIZES: [u32; 2] = [2048, 4096];
 /// What the kernel keeps free in front of a received packet (`XDP_PACKET_HEADROOM`).
 const HEADROOM: u32 = 256;
+/// Octets of a frame that an IP packet cannot have: headroom, Ethernet header, two tags.
+const OVERHEAD: u32 = HEADROOM + (ethernet::HEADER + ethernet::MAX_TAGS * ethernet::TAG) as u32;
+/// The largest MTU whose packets fit a frame.
+pub(in crate::kernel) const LARGEST_MTU: u32 = FRAME_SIZES[FRAME_SIZES.len() - 1] - OVERHEAD;
 /// Drivers whose zero-copy mode `auto` uses. It crashed hosts or lost packets with several others, so a driver belongs
 /// here only after it carried load; any other is asked for by `xdp = "zerocopy"`.
 const GOOD_AT_ZERO_COPY: [&str; 1] = ["i40e"];
@@ -163,19 +167,23 @@ fn wants_zero_copy(ports: &[Option<PortSpec>]) -> Result<bool, HostError> {
     }
 }
 
-/// The smallest frame that holds the largest packet of every port, two tags included.
+/// The smallest frame that holds the largest packet of every port.
 fn frame_size(ports: &[Option<PortSpec>]) -> Result<u32, HostError> {
-    let overhead = (ethernet::HEADER + ethernet::MAX_TAGS * ethernet::TAG) as u32;
     let Some(largest) = ports.iter().flatten().max_by_key(|port| port.link.mtu) else { return Ok(FRAME_SIZES[0]) };
-    let needed = largest.link.mtu.saturating_add(overhead + HEADROOM);
-    FRAME_SIZES.into_iter().find(|size| *size >= needed).ok_or_else(|| {
-        let limit = FRAME_SIZES[FRAME_SIZES.len() - 1] - HEADROOM - overhead;
-        HostError::Unsupported {
-            interface: largest.link.name.clone(),
-            what: format!("its MTU is {}, and a frame holds packets of an MTU up to {limit}", largest.link.mtu),
-            mend: format!("`ip link set dev {} mtu {limit}` or less", largest.link.name),
-        }
+    frame_size_for(largest.link.mtu).ok_or_else(|| HostError::Unsupported {
+        interface: largest.link.name.clone(),
+        what: format!("its MTU is {}, and a frame holds packets of an MTU up to {LARGEST_MTU}", largest.link.mtu),
+        mend: format!("`ip link set dev {} mtu {LARGEST_MTU}` or less", largest.link.name),
     })
+}
+
+fn frame_size_for(mtu: u32) -> Option<u32> {
+    FRAME_SIZES.into_iter().find(|size| mtu <= size - OVERHEAD)
+}
+
+/// Octets of the UMEM of a worker with `ports` ports, the largest MTU of which is `mtu`; nothing when it fits no frame.
+pub(in crate::kernel) fn umem_octets(ports: u32, mtu: u32) -> Option<u64> {
+    Some(u64::from(frame_size_for(mtu)?) * u64::from(FRAMES * ports.max(1)))
 }
 
 fn umem(frame_size: u32, frames: u32) -> Result<(Umem, Vec<FrameDesc>), HostError> {

@@ -1,0 +1,90 @@
+//! The doctor names what hurts, and its commands mend it.
+
+mod namespace;
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anytun_xdp::config::{Interface, Queues, XdpMode};
+use anytun_xdp::kernel::doctor::{Finding, Severity, examine};
+use anytun_xdp::kernel::{Link, Program};
+use namespace::{Namespace, permitted, veth};
+
+fn interface(xdp: XdpMode) -> Interface {
+    Interface { name: "p0".into(), xdp, queues: Queues::All }
+}
+
+/// The finding with `part` in it.
+fn find<'a>(findings: &'a [Finding], part: &str) -> Option<&'a Finding> {
+    findings.iter().find(|finding| finding.what.contains(part))
+}
+
+#[test]
+fn a_finding_is_gone_after_its_command_was_run() {
+    if !permitted("doctor") {
+        return;
+    }
+    let (node, world) = (Namespace::new(), Namespace::new());
+    veth(&node, "p0", &world, "q0");
+    node.ip(&["link", "set", "p0", "down"]);
+    node.enter(|| {
+        for part in ["is down", "rx-vlan-hw-parse"] {
+            let findings = examine(&[interface(XdpMode::Auto)]);
+            let finding = find(&findings, part).unwrap_or_else(|| panic!("{part}: {findings:?}"));
+            assert_eq!(finding.severity, Severity::Hurts);
+            let mend = finding.mend.as_ref().unwrap();
+            let command = mend.split('`').nth(1).unwrap();
+            let mut words = command.split(' ');
+            let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
+            assert!(status.success(), "{command}");
+            let findings = examine(&[interface(XdpMode::Auto)]);
+            assert_eq!(find(&findings, part), None, "{command} did not mend it");
+        }
+        // The kernel notes a carrier a little after the interface came up.
+        let patience = Instant::now() + Duration::from_secs(10);
+        while !Link::find("p0").unwrap().carrier {
+            assert!(Instant::now() < patience, "p0 gets no carrier");
+            thread::yield_now();
+        }
+        let findings = examine(&[interface(XdpMode::Auto)]);
+        assert!(findings.iter().all(|finding| finding.severity == Severity::Good), "{findings:?}");
+        assert!(find(&findings, "driver veth").is_some(), "{findings:?}");
+    });
+}
+
+#[test]
+fn what_keeps_a_node_from_starting_is_fatal() {
+    if !permitted("doctor, fatal") {
+        return;
+    }
+    let (node, world) = (Namespace::new(), Namespace::new());
+    veth(&node, "p0", &world, "q0");
+    node.enter(|| {
+        let mut program = Program::load().unwrap();
+        program.attach(&Link::find("p0").unwrap(), XdpMode::Generic).unwrap();
+        let findings = examine(&[interface(XdpMode::Generic)]);
+        assert_eq!(find(&findings, "already runs").unwrap().severity, Severity::Fatal, "{findings:?}");
+        assert_eq!(find(&findings, "generic XDP gives").unwrap().severity, Severity::Hurts);
+        drop(program);
+        let range = Interface { queues: Queues::Range(0, 5), ..interface(XdpMode::Auto) };
+        let findings = examine(&[range]);
+        assert_eq!(find(&findings, "names queue 5").unwrap().severity, Severity::Fatal, "{findings:?}");
+    });
+}
+
+#[test]
+fn without_privileges_it_still_looks() {
+    if !permitted("doctor, unprivileged") {
+        return;
+    }
+    let (node, world) = (Namespace::new(), Namespace::new());
+    veth(&node, "p0", &world, "q0");
+    node.enter(|| {
+        caps::clear(None, caps::CapSet::Effective).unwrap();
+        let findings = examine(&[interface(XdpMode::Auto)]);
+        assert!(find(&findings, "lacks CAP_NET_ADMIN").is_some(), "{findings:?}");
+        assert!(find(&findings, "driver veth").is_some(), "{findings:?}");
+        assert!(findings.iter().all(|finding| finding.severity < Severity::Fatal), "{findings:?}");
+    });
+}
