@@ -1,0 +1,138 @@
+//! A client under full control: authentic packets with any header from any address, and everything that is almost one.
+
+use std::io::{ErrorKind, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use anytun_common::wire::satp::{HEADER, Header, MAX_TAG, PAYLOAD_TYPE};
+use anytun_xdp::satp::{Keys, Role};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+
+use crate::crypto::Crypto;
+use crate::namespace::Namespace;
+
+/// EtherTypes of the payload.
+pub const IPV4: u16 = 0x0800;
+
+/// How long a packet that must come may take, and how long one is waited for that must not.
+const REPLY: Duration = Duration::from_secs(5);
+
+/// One who seals packets for a service with the keys of a client.
+pub struct Forger {
+    keys: Keys,
+    role: Role,
+    service: SocketAddr,
+    /// Put into the headers that [`Forger::seal`] makes.
+    pub mux: u16,
+    /// Put into the headers that [`Forger::seal`] makes.
+    pub sender: u16,
+}
+
+impl Forger {
+    /// A client's other half: role right, sender ID 0.
+    pub fn new(crypto: &Crypto, mux: u16, service: SocketAddr) -> Self {
+        Self { keys: crypto.keys(), role: Role::Right, service, mux, sender: 0 }
+    }
+
+    /// The same with another role.
+    pub fn with_role(self, role: Role) -> Self {
+        Self { role, ..self }
+    }
+
+    /// A packet as it goes into UDP: `payload` of `kind`, sealed under a sequence number.
+    pub fn seal(&self, sequence: u32, kind: u16, payload: &[u8]) -> Vec<u8> {
+        let header = Header { sequence, sender: self.sender, mux: self.mux };
+        let plain = PAYLOAD_TYPE + payload.len();
+        let mut packet = vec![0; HEADER + plain + MAX_TAG];
+        packet[HEADER..HEADER + PAYLOAD_TYPE].copy_from_slice(&kind.to_be_bytes());
+        packet[HEADER + PAYLOAD_TYPE..HEADER + plain].copy_from_slice(payload);
+        let length =
+            self.keys.seal(self.role, &header, &mut packet, plain).unwrap_or_else(|| panic!("{plain} octets fit"));
+        packet.truncate(length);
+        packet
+    }
+
+    /// The service that packets are for.
+    pub fn service(&self) -> SocketAddr {
+        self.service
+    }
+}
+
+/// An outer address and port to send from.
+#[derive(Debug)]
+pub struct Outlet {
+    socket: UdpSocket,
+}
+
+impl Outlet {
+    /// Binds a port in a namespace.
+    pub fn bind(namespace: &Namespace, address: IpAddr, port: u16) -> Result<Self> {
+        let socket = namespace.enter(|| UdpSocket::bind((address, port)))?;
+        let socket = socket.with_context(|| format!("cannot bind {address} port {port} in {}", namespace.name()))?;
+        socket.set_read_timeout(Some(REPLY))?;
+        Ok(Self { socket })
+    }
+
+    /// The address as `status` shows an endpoint.
+    pub fn endpoint(&self) -> Result<String> {
+        Ok(self.socket.local_addr()?.to_string())
+    }
+
+    /// Sends a datagram.
+    pub fn send(&self, packet: &[u8], to: SocketAddr) -> Result<()> {
+        self.socket.send_to(packet, to).with_context(|| format!("cannot send to {to}"))?;
+        Ok(())
+    }
+
+    /// Waits for the next datagram.
+    pub fn receive(&self) -> Result<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        let (length, _) = self.socket.recv_from(&mut buffer).context("no packet has come")?;
+        Ok(buffer[..length].to_vec())
+    }
+
+    /// Whether nothing has come and is waiting to be read.
+    pub fn is_silent(&self) -> Result<bool> {
+        self.socket.set_nonblocking(true)?;
+        let result = self.socket.recv_from(&mut [0; 2048]);
+        self.socket.set_nonblocking(false)?;
+        match result {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(error).context("cannot read a socket"),
+        }
+    }
+
+    /// Sends many datagrams of `size` octets in one call (UDP segmentation offload). `packets` holds them one after the
+    /// other, at most 64.
+    pub fn flood(&self, packets: &[u8], size: u16, to: SocketAddr) -> Result<()> {
+        let parts = [IoSlice::new(packets)];
+        let segments = [ControlMessage::UdpGsoSegments(&size)];
+        let to = SockaddrStorage::from(to);
+        sendmsg(self.socket.as_raw_fd(), &parts, &segments, MsgFlags::empty(), Some(&to)).context("cannot flood")?;
+        Ok(())
+    }
+}
+
+/// An inner IPv4 packet that nobody answers: UDP to the port `discard`, with room for `length` octets of payload.
+pub fn datagram(source: Ipv4Addr, destination: Ipv4Addr, length: u8) -> Vec<u8> {
+    const IP: usize = 20;
+    const UDP: usize = 8;
+    let total = IP + UDP + usize::from(length);
+    let mut packet = vec![0; total];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&(total as u16).to_be_bytes());
+    packet[8] = 64;
+    packet[9] = 17;
+    packet[12..16].copy_from_slice(&source.octets());
+    packet[16..20].copy_from_slice(&destination.octets());
+    let sum: u32 = packet[..IP].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet[20..22].copy_from_slice(&9u16.to_be_bytes());
+    packet[22..24].copy_from_slice(&9u16.to_be_bytes());
+    packet[24..26].copy_from_slice(&((total - IP) as u16).to_be_bytes());
+    packet
+}

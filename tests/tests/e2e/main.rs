@@ -1,0 +1,94 @@
+//! End-to-end tests: a node between the real daemons, in namespaces. One trial after the other, because they measure and
+//! share the machine. Without root every trial is skipped, which the first line says.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use anytun_tests::evidence;
+use anytun_tests::namespace::{Obstacle, obstacle};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+mod crash;
+mod demo;
+mod direct;
+mod drops;
+mod endpoint;
+mod idle;
+mod ledger;
+mod matrix;
+mod passing;
+mod refusal;
+mod reload;
+mod scale;
+mod secrets;
+mod soak;
+
+/// A test: its name and what it does.
+type Case = (String, Box<dyn Fn() -> Result<()> + Send>);
+
+/// A test with a fixed name.
+fn case(name: &str, work: fn() -> Result<()>) -> Case {
+    (name.to_owned(), Box::new(work))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    let cases = [
+        direct::cases(),
+        matrix::cases(),
+        endpoint::cases(),
+        drops::cases(),
+        passing::cases(),
+        crash::cases(),
+        refusal::cases(),
+        ledger::cases(),
+        idle::cases(),
+        scale::cases(),
+        reload::cases(),
+        secrets::cases(),
+        demo::cases(),
+    ];
+    let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();
+    let unprivileged = obstacle() == Some(Obstacle::NotRoot);
+    if unprivileged {
+        skip(&mut trials, Obstacle::NotRoot);
+    }
+    let mut soak: Vec<Trial> = soak::cases().into_iter().map(trial).collect();
+    if unprivileged || std::env::var_os("ANYTUN_SOAK").is_none() {
+        skip(&mut soak, "it takes minutes; `cargo xtask test --soak` sets ANYTUN_SOAK=1");
+    }
+    trials.append(&mut soak);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Marks trials as ignored and says why, unless the output is meant for a program.
+fn skip(trials: &mut Vec<Trial>, why: impl std::fmt::Display) {
+    let names: Vec<_> = trials.iter().map(Trial::name).collect();
+    eprintln!("skipped ({why}): {}", names.join(", "));
+    *trials = trials.drain(..).map(|trial| trial.with_ignored_flag(true)).collect();
+}
+
+fn trial((name, work): Case) -> Trial {
+    Trial::test(name, move || run(&*work))
+}
+
+/// Runs a test; a failure carries the logs and the last status of everything that ran.
+fn run(work: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
+    if let Some(obstacle) = obstacle() {
+        return Err(obstacle.to_string().into());
+    }
+    evidence::take();
+    let why = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => message(&*panic),
+    };
+    Err(format!("{why}\n{}", evidence::take()).into())
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    format!("panicked: {}", text.unwrap_or("with something that is no text"))
+}
