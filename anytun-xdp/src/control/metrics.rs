@@ -187,9 +187,9 @@ fn workers(text: &mut Text<'_>, workers: &[Worker]) -> io::Result<()> {
 
 const CLIENT_TRAFFIC: [Field<Client>; 4] = [
     ("client_rx_packets_total", "Authentic packets from the client.", |c| c.rx.packets),
-    ("client_rx_bytes_total", "Octets of inner packets from the client.", |c| c.rx.bytes),
+    ("client_rx_bytes_total", "Octets of those, from SATP header to tag.", |c| c.rx.bytes),
     ("client_tx_packets_total", "Packets sealed for the client.", |c| c.tx.packets),
-    ("client_tx_bytes_total", "Octets of inner packets for the client.", |c| c.tx.bytes),
+    ("client_tx_bytes_total", "Octets of those, from SATP header to tag.", |c| c.tx.bytes),
 ];
 
 fn clients(text: &mut Text<'_>, status: &Status) -> io::Result<()> {

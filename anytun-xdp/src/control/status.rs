@@ -248,9 +248,9 @@ pub struct Client {
     pub vlan: Vec<u16>,
     /// Seconds since its last authentic packet.
     pub last_seen_seconds_ago: Option<f64>,
-    /// Authentic packets from the client, and the octets of their inner packets.
+    /// Authentic packets from the client, and their octets from SATP header to tag.
     pub rx: Traffic,
-    /// Packets sealed for the client, and the octets of their inner packets.
+    /// Packets sealed for the client, and their octets from SATP header to tag.
     pub tx: Traffic,
     /// Packets of this client that were dropped, by reason. Reasons that did not occur are left out.
     pub drops: Counts,
