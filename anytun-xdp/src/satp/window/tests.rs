@@ -1,5 +1,4 @@
 use std::collections::HashSet;
-use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
@@ -168,28 +167,30 @@ fn agrees_with_a_set_of_all_numbers() {
     assert!(outcomes.iter().all(|count| *count > 10_000), "one-sided: {outcomes:?}");
 }
 
-/// Several threads offer the same numbers, each in an order of its own, over the end of the count: each number is
-/// accepted at most once, and all are when nobody falls behind the window.
+/// Two threads offer the same numbers at the same moment, in the same order and in orders of their own, over the end of
+/// the count: each number is accepted exactly once.
 #[test]
 fn exactly_one_thread_accepts_a_number() {
-    const THREADS: usize = 4;
-    const NUMBERS: u32 = 40_000;
-    const STRIDE: u32 = 16;
+    const THREADS: usize = 2;
+    const NUMBERS: u32 = 400_000;
+    const CHUNK: u32 = 64;
     for sender_ids in [1, SENDERS as u32] {
         let windows = Windows::new(1024);
         let counts: Vec<AtomicUsize> = (0..NUMBERS).map(|_| AtomicUsize::new(0)).collect();
-        let barrier = Barrier::new(THREADS);
+        let arrived = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for thread in 0..THREADS as u32 {
-                let (windows, counts, barrier) = (&windows, &counts, &barrier);
+                let (windows, counts, arrived) = (&windows, &counts, &arrived);
                 scope.spawn(move || {
-                    for chunk in 0..NUMBERS / STRIDE {
-                        // In step every few numbers, so that all threads stay within a window of each other.
-                        if chunk % 16 == 0 {
-                            barrier.wait();
+                    for chunk in 0..NUMBERS / CHUNK {
+                        // They start each chunk together: they collide, and stay within a window of each other.
+                        arrived.fetch_add(1, Relaxed);
+                        while arrived.load(Relaxed) < (chunk as usize + 1) * THREADS {
+                            std::thread::yield_now();
                         }
-                        for step in 0..STRIDE {
-                            let index = chunk * STRIDE + (step * 5 + thread * 3) % STRIDE;
+                        for step in 0..CHUNK {
+                            let step = if chunk % 4 == 0 { (step * 5 + thread * 3) % CHUNK } else { step };
+                            let index = chunk * CHUNK + step;
                             let sender = (index % sender_ids) as u16;
                             if windows.accept(sender, index.wrapping_sub(NUMBERS / 2)).is_ok() {
                                 counts[index as usize].fetch_add(1, Relaxed);
