@@ -114,3 +114,28 @@ pub fn ensure_unique<'a>(headers: impl IntoIterator<Item = &'a Header>) -> Resul
     ensure!(twice.is_empty(), "used more than once, as (MUX, sender ID, sequence number): {twice:?}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(sequence: u32, sender: u16, mux: u16) -> Header {
+        Header { sequence, sender, mux }
+    }
+
+    #[test]
+    fn only_a_whole_triple_counts_as_used_twice() {
+        let fine = [header(1, 1, 1), header(2, 1, 1), header(1, 2, 1), header(1, 1, 2)];
+        assert!(ensure_unique(&fine).is_ok());
+        let twice = ensure_unique(fine.iter().chain(&[header(1, 2, 1)])).map_err(|error| error.to_string());
+        assert!(twice.is_err_and(|text| text.contains("(1, 2, 1)")));
+        assert!(ensure_unique(&[]).is_err(), "an empty capture shows nothing");
+    }
+
+    #[test]
+    fn the_counts_are_those_of_the_last_report() {
+        let line = "tcpdump: 3 packets captured, 5 packets received by filter, 0 packets dropped by kernel";
+        assert_eq!(counts(line), [Some(3), Some(5)]);
+        assert_eq!(counts("tcpdump: listening on eth0"), [None, None]);
+    }
+}

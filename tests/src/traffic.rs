@@ -212,3 +212,15 @@ pub fn ping(namespace: &Namespace, address: IpAddr, count: u32, size: u32) -> Re
     ensure!(shown.contains(&format!("{count} packets transmitted, {count} received")), "ping of {address}: {shown}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unanswered_requests_are_shown_as_ranges() {
+        assert_eq!(gaps(&[true, false, false, true, false], 7), [(1, 2), (4, 6)]);
+        assert_eq!(gaps(&[true, true], 2), []);
+        assert_eq!(gaps(&[], 1), [(0, 0)]);
+    }
+}

@@ -9,6 +9,8 @@ use anytun_tests::config::Config;
 use anytun_tests::crypto::Crypto;
 use anytun_tests::lab::{Lab, Layout, Running, Who, client};
 use anytun_tests::node::{self, Outcome};
+use anytun_xdp::config::XdpMode;
+use anytun_xdp::kernel::{Link, Program};
 
 use crate::{Case, case};
 
@@ -21,6 +23,7 @@ const NOBODY: u32 = 65_534;
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("refusal/another-xdp-program", foreign_program),
+        case("refusal/second-node", second_node),
         case("refusal/missing-interface", missing_interface),
         case("refusal/missing-privileges", missing_privileges),
         case("refusal/wrong-configurations", wrong_configurations),
@@ -28,15 +31,34 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// An interface that has an XDP program already, here that of another node, is left alone.
+/// An interface that has an XDP program already is refused, whichever mode is asked for, and keeps its program.
 fn foreign_program() -> Result<()> {
+    let lab = Lab::new(Layout::default())?;
+    let program = lab.node.enter(|| -> Result<Program> {
+        let mut program = Program::load()?;
+        program.attach(&Link::find("link0")?, XdpMode::Native)?;
+        Ok(program)
+    })??;
+    let id = program.id()?.to_string();
+    for xdp in ["native", "generic", "auto"] {
+        let outcome = run(&lab, lab.directory(), &Config { xdp, ..config(&lab) }.toml(lab.directory()))?;
+        refused(&outcome, HOST, &["link0", "XDP", &id])?;
+        let shown = lab.node.ip("-d link show link0")?;
+        ensure!(shown.contains(&format!("id {id} ")), "link0 has lost its program {id}:\n{shown}");
+        let other = lab.node.ip("-d link show link1")?;
+        ensure!(!other.contains("xdp"), "an XDP program is left:\n{other}");
+    }
+    Ok(())
+}
+
+/// A second node on the interfaces of a first is refused, and the first one does not notice.
+fn second_node() -> Result<()> {
     let running = Running::usual(Layout::default())?;
     let flow = running.lab.echo(Who::Alice, Who::Bob.inner()[0], 500, 0)?;
     let second = running.lab.directory().join("second");
     let config = Config { metrics: None, ..running.config.clone() };
     let outcome = run(&running.lab, &second, &config.toml(&second))?;
-    let program = running.node.status()?.program.id.to_string();
-    refused(&outcome, HOST, &["link0", "XDP", &program])?;
+    refused(&outcome, HOST, &["link0"])?;
     flow.stop()?.ensure_none_lost("alice to bob, while a second node tried to start")
 }
 
@@ -87,7 +109,7 @@ fn mistakes(directory: &Path) -> Result<Vec<Mistake>> {
     let mistake = |what, find, put: String, blamed, says| Mistake { what, find, put, blamed, says };
     Ok(vec![
         mistake("an unknown key", bob, format!("{bob}\nwindw = 64"), "windw", "window"),
-        mistake("a key that is there twice", bob, format!("{bob}\nmux = 2"), "mux", "mux"),
+        mistake("a key that is there twice", bob, format!("{bob}\nmux = 2"), "mux", "duplicate key"),
         mistake("a duplicate MUX", "mux = 2", "mux = 1".into(), "mux = 1", "alice"),
         mistake("overlapping prefixes", "10.9.0.12/32", "10.9.0.0/24".into(), "10.9.0.0/24", "10.9.0.11/32"),
         mistake("an address that is none", "10.9.0.12/32", "10.9.0.312/32".into(), "10.9.0.312", "10.9.0.312"),
@@ -148,7 +170,7 @@ fn bad_usage() -> Result<()> {
     let missing = lab.directory().join("missing.toml");
     let missing = missing.to_string_lossy();
     for (words, says) in [
-        (&["rnu"][..], "run"),
+        (&["rnu"][..], "rnu"),
         (&["run", "--config", &missing], &*missing),
         (&["check", "--config", &missing], &*missing),
     ] {

@@ -183,3 +183,17 @@ fn duration(text: &str) -> Result<Duration, String> {
         unit => Err(format!("{unit} is no unit of time; use ms, s or m")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(["", "s", "20h", "-1s", "1.5s"].iter().all(|text| duration(text).is_err()));
+    }
+}
