@@ -289,6 +289,9 @@ fn every_refusal_has_its_name_and_reaches_nobody() {
         (Verdict::Short, bench.alice.frame(&[])),
         (Verdict::ForeignSource, bench.alice.send(bob, bob, 84)),
         (Verdict::ForeignSource, bench.alice.send(carol, bob, 84)),
+        (Verdict::LinkScope, bench.alice.send(Ipv4Addr::new(169, 254, 0, 1), bob, 84)),
+        (Verdict::LinkScope, bench.alice.send(alice, Ipv4Addr::new(224, 0, 0, 22), 84)),
+        (Verdict::LinkScope, bench.alice.send(alice, Ipv4Addr::BROADCAST, 84)),
         (Verdict::NoRoute, bench.alice.send(alice, Ipv4Addr::new(10, 9, 0, 99), 84)),
         (Verdict::NoRoute, bench.alice.send(alice, carol, 84)),
         (Verdict::PayloadType, seal(&mut bench, 0x6558, &[0; 60])),
@@ -317,7 +320,11 @@ fn every_refusal_has_its_name_and_reaches_nobody() {
     assert_eq!(bench.count(Verdict::Replayed), 1);
     assert_eq!(bench.count(Verdict::Forwarded), 1);
     let drops: u64 = bench.totals(0).drops().map(|(_, count)| count).sum();
-    assert_eq!(drops, 4 + 1 + 2 + 2 + 2 + 3 + 1 + 1, "all but those whose client is not known, and too-big is bob's");
+    assert_eq!(
+        drops,
+        4 + 1 + 2 + 3 + 2 + 2 + 3 + 1 + 1,
+        "all but those whose client is not known, and too-big is bob's"
+    );
 }
 
 #[test]
@@ -356,6 +363,26 @@ fn only_the_newest_authentic_packet_moves_a_client() {
         assert_eq!(bench.endpoint_port(0), Some(5002));
     }
     assert_eq!(bench.count(Verdict::Forwarded), 2, "the late packet is good, and is carried");
+}
+
+#[test]
+fn what_a_client_may_not_send_does_not_move_it() {
+    let mut bench = Bench::introduced(Kernel::default(), 512);
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    bench.alice.port = 5001;
+    let foreign = bench.alice.send(bob, alice, 84);
+    bench.alice.sequence += 2;
+    let wrong_type = bench.alice.seal(bench.alice.sequence - 2, 0x6558, &[0; 60]);
+    let malformed = bench.alice.seal(bench.alice.sequence - 1, 0x0800, &[0x45]);
+    for frame in [foreign, wrong_type, malformed] {
+        bench.arrive(0, &frame);
+        bench.turn();
+        assert_eq!(bench.endpoint_port(0), Some(4444));
+    }
+    let nowhere = bench.alice.send(alice, Ipv4Addr::new(10, 9, 0, 99), 84);
+    bench.arrive(0, &nowhere);
+    bench.turn();
+    assert_eq!(bench.endpoint_port(0), Some(5001), "its own address to nowhere is still its own");
 }
 
 #[test]

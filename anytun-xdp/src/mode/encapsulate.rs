@@ -47,11 +47,13 @@ pub fn write(packet: &mut [u8], endpoint: &Endpoint, service: &Service, marks: M
             write_udp(network.get_mut(ipv4::HEADER..)?, endpoint, service, service.udp_checksum)?;
             ethernet::IPV4
         }
-        _ => {
+        (None, None) => {
             write_v6(network, endpoint, service, marks)?;
             write_udp(network.get_mut(ipv6::HEADER..)?, endpoint, service, UdpChecksum::Full)?;
             ethernet::IPV6
         }
+        // An endpoint is learned from packets to the service, so it is of its family.
+        _ => return None,
     };
     link[12 + tags.len()..].copy_from_slice(&ethertype.to_be_bytes());
     Some(())
@@ -62,18 +64,18 @@ fn write_v4(network: &mut [u8], source: [u8; 4], destination: [u8; 4], marks: Ma
     let h = network.first_chunk_mut::<{ ipv4::HEADER }>()?;
     h[0] = 0x45;
     h[ipv4::TOS] = marks.tos;
-    h[2..4].copy_from_slice(&total.to_be_bytes());
+    h[ipv4::TOTAL_LENGTH..][..2].copy_from_slice(&total.to_be_bytes());
     let (identification, flags) =
         if marks.dont_fragment { (0, ipv4::DONT_FRAGMENT) } else { (marks.identification, 0) };
-    h[4..6].copy_from_slice(&identification.to_be_bytes());
-    h[6..8].copy_from_slice(&flags.to_be_bytes());
+    h[ipv4::IDENTIFICATION..][..2].copy_from_slice(&identification.to_be_bytes());
+    h[ipv4::FLAGS..][..2].copy_from_slice(&flags.to_be_bytes());
     h[ipv4::TTL] = HOPS;
     h[ipv4::PROTOCOL] = udp::PROTOCOL;
-    h[10..12].fill(0);
-    h[12..16].copy_from_slice(&source);
-    h[16..20].copy_from_slice(&destination);
+    h[ipv4::CHECKSUM..][..2].fill(0);
+    h[ipv4::SOURCE..][..4].copy_from_slice(&source);
+    h[ipv4::DESTINATION..][..4].copy_from_slice(&destination);
     let sum = checksum::of(h);
-    h[10..12].copy_from_slice(&sum.to_be_bytes());
+    h[ipv4::CHECKSUM..][..2].copy_from_slice(&sum.to_be_bytes());
     Some(())
 }
 
@@ -82,11 +84,11 @@ fn write_v6(network: &mut [u8], endpoint: &Endpoint, service: &Service, marks: M
     let h = network.first_chunk_mut::<{ ipv6::HEADER }>()?;
     h[..4].copy_from_slice(&[0x60, 0, 0, 0]);
     ipv6::set_traffic_class(h, marks.tos);
-    h[4..6].copy_from_slice(&payload.to_be_bytes());
+    h[ipv6::PAYLOAD_LENGTH..][..2].copy_from_slice(&payload.to_be_bytes());
     h[ipv6::NEXT_HEADER] = udp::PROTOCOL;
     h[ipv6::HOP_LIMIT] = HOPS;
-    h[8..24].copy_from_slice(&service.address);
-    h[24..40].copy_from_slice(&endpoint.address);
+    h[ipv6::SOURCE..][..16].copy_from_slice(&service.address);
+    h[ipv6::DESTINATION..][..16].copy_from_slice(&endpoint.address);
     Some(())
 }
 

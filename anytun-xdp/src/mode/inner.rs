@@ -1,5 +1,7 @@
 //! A checked view over an inner IP packet: what routing needs, and the two changes a router makes.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, ethernet, ipv4, ipv6};
 
@@ -39,6 +41,21 @@ impl<'a> Inner<'a> {
                 Ok((Inner::V6(h), total))
             }
             _ => Err(Verdict::PayloadType),
+        }
+    }
+
+    /// Source and destination.
+    #[inline]
+    pub fn ends(&self) -> Ends {
+        match self {
+            Inner::V4(h) => {
+                let at = |offset: usize| Ipv4Addr::from(std::array::from_fn::<u8, 4, _>(|i| h[offset + i]));
+                Ends::V4 { source: at(ipv4::SOURCE), destination: at(ipv4::DESTINATION) }
+            }
+            Inner::V6(h) => {
+                let at = |offset: usize| Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| h[offset + i]));
+                Ends::V6 { source: at(ipv6::SOURCE), destination: at(ipv6::DESTINATION) }
+            }
         }
     }
 
@@ -91,6 +108,56 @@ impl<'a> Inner<'a> {
         }
         Ok(())
     }
+}
+
+/// Source and destination of an inner packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ends {
+    /// Of an IPv4 packet.
+    V4 {
+        /// Where it comes from.
+        source: Ipv4Addr,
+        /// Where it goes.
+        destination: Ipv4Addr,
+    },
+    /// Of an IPv6 packet.
+    V6 {
+        /// Where it comes from.
+        source: Ipv6Addr,
+        /// Where it goes.
+        destination: Ipv6Addr,
+    },
+}
+
+impl Ends {
+    /// Whether the source has a meaning on its own link only, so that no router forwards the packet (RFC 4291 §2.5,
+    /// RFC 3927 §2.7, RFC 1812 §5.3.7).
+    #[inline]
+    pub fn source_is_of_link(&self) -> bool {
+        match self {
+            Ends::V4 { source, .. } => link_v4(source),
+            Ends::V6 { source, .. } => link_v6(source),
+        }
+    }
+
+    /// The same of the destination. Multicast is not routed here.
+    #[inline]
+    pub fn destination_is_of_link(&self) -> bool {
+        match self {
+            Ends::V4 { destination, .. } => link_v4(destination),
+            Ends::V6 { destination, .. } => link_v6(destination),
+        }
+    }
+}
+
+fn link_v4(address: &Ipv4Addr) -> bool {
+    let this_network = address.octets()[0] == 0;
+    this_network || address.is_loopback() || address.is_link_local() || address.is_multicast() || address.is_broadcast()
+}
+
+fn link_v6(address: &Ipv6Addr) -> bool {
+    let unicast = address.is_unspecified() || address.is_loopback() || address.is_unicast_link_local();
+    unicast || address.is_multicast()
 }
 
 /// Changes one octet of an IPv4 header and repairs its checksum.

@@ -1,9 +1,8 @@
 //! Tunnel mode in an IP network: a routing decision on the inner packet.
 
 use anytun_common::verdict::Verdict;
-use anytun_common::wire::{ipv4, ipv6};
 
-use super::inner::Inner;
+use super::inner::{Ends, Inner};
 use crate::table::{Lpm, Tables};
 
 /// Where an inner packet goes.
@@ -36,10 +35,17 @@ pub fn route(
         .and_then(|client| tables.networks.get(client.network as usize))
         .ok_or(Verdict::NoRoute)?;
     let (mut inner, length) = Inner::new(payload_type, payload)?;
-    let (source, destination) = ends(network, &inner);
+    let ends = inner.ends();
+    if ends.source_is_of_link() {
+        return Err(Verdict::LinkScope);
+    }
+    let (source, destination) = owners(network, &ends);
     // The closest prefix decides, so no client can use an address inside another's more specific prefix.
     if source != Some(client) {
         return Err(Verdict::ForeignSource);
+    }
+    if ends.destination_is_of_link() {
+        return Err(Verdict::LinkScope);
     }
     let to = destination.ok_or(Verdict::NoRoute)?;
     inner.decapsulate_ecn(outer_tos)?;
@@ -49,15 +55,9 @@ pub fn route(
 
 /// The clients that source and destination of an inner packet belong to.
 #[inline]
-fn ends(network: &Lpm, inner: &Inner<'_>) -> (Option<u32>, Option<u32>) {
-    match inner {
-        Inner::V4(h) => {
-            let at = |offset: usize| [h[offset], h[offset + 1], h[offset + 2], h[offset + 3]];
-            (network.find_v4(at(ipv4::SOURCE)), network.find_v4(at(ipv4::DESTINATION)))
-        }
-        Inner::V6(h) => {
-            let at = |offset: usize| std::array::from_fn(|i| h[offset + i]);
-            (network.find_v6(at(ipv6::SOURCE)), network.find_v6(at(ipv6::DESTINATION)))
-        }
+fn owners(network: &Lpm, ends: &Ends) -> (Option<u32>, Option<u32>) {
+    match ends {
+        Ends::V4 { source, destination } => (network.find_v4(source.octets()), network.find_v4(destination.octets())),
+        Ends::V6 { source, destination } => (network.find_v6(source.octets()), network.find_v6(destination.octets())),
     }
 }

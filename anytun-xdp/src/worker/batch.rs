@@ -17,6 +17,8 @@ pub(super) struct Packet {
     pub(super) header: Header,
     /// Number of the client that sent it, from look up.
     pub(super) client: u32,
+    /// Whether it is the newest of its sender ID, from open.
+    pub(super) newest: bool,
     /// Where it goes, from route.
     pub(super) route: Route,
 }

@@ -36,15 +36,22 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// One worker.
 pub struct Worker<I: PacketIo> {
+    tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
+    lane: Lane<I>,
+    shown: Arc<CachePadded<WorkerCounters>>,
+}
+
+/// What packets pass through, apart from the tables.
+struct Lane<I: PacketIo> {
+    /// The worker's place in the counters and sequences of every client.
     index: usize,
     io: I,
-    tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
-    shown: Arc<CachePadded<WorkerCounters>>,
     tally: Tally,
     received: Vec<I::Frame>,
     items: Vec<Item<I::Frame>>,
     ended: Vec<I::Frame>,
     outboxes: Vec<Outbox<I::Frame>>,
+    /// Of the last packet that may be fragmented.
     identification: u16,
 }
 
@@ -52,11 +59,9 @@ impl<I: PacketIo> Worker<I> {
     /// A worker that has not run yet. `index` is its place in the counters and sequences of every client.
     pub fn new(index: usize, io: I, tables: Arc<ArcSwap<Tables>>, shown: Arc<CachePadded<WorkerCounters>>) -> Self {
         let outboxes = (0..io.ports()).map(|_| Outbox::with_capacity(BATCH)).collect();
-        let worker = Self {
+        let lane = Lane {
             index,
             io,
-            tables: Cache::new(tables),
-            shown,
             tally: Tally::default(),
             received: Vec::with_capacity(BATCH),
             items: Vec::with_capacity(BATCH),
@@ -64,6 +69,7 @@ impl<I: PacketIo> Worker<I> {
             outboxes,
             identification: 0,
         };
+        let worker = Self { tables: Cache::new(tables), lane, shown };
         worker.show();
         worker
     }
@@ -80,13 +86,13 @@ impl<I: PacketIo> Worker<I> {
             idle += 1;
             if idle >= IDLE_TURNS {
                 self.show();
-                self.io.wait(LONGEST_SLEEP);
+                self.lane.io.wait(LONGEST_SLEEP);
                 idle = 0;
             }
         }
         let deadline = Instant::now() + DRAIN;
-        while (self.turn(now()) > 0 || self.io.ledger().tx > 0) && Instant::now() < deadline {
-            self.io.wait(Duration::from_millis(1));
+        while (self.turn(now()) > 0 || self.lane.io.ledger().tx > 0) && Instant::now() < deadline {
+            self.lane.io.wait(Duration::from_millis(1));
         }
         self.show();
     }
@@ -94,19 +100,22 @@ impl<I: PacketIo> Worker<I> {
     /// Takes one batch from every port through the stages; returns how many packets were received. `now` is in
     /// milliseconds since the node started.
     pub fn turn(&mut self, now: u64) -> usize {
-        self.io.reclaim();
+        // Also when nothing came, so that a worker without traffic lets go of tables that were replaced.
+        let tables = &**self.tables.load();
+        let lane = &mut self.lane;
+        lane.io.reclaim();
         let mut total = 0;
-        for port in 0..self.io.ports() {
-            let received = self.io.receive(port, &mut self.received, BATCH);
+        for port in 0..lane.io.ports() {
+            let received = lane.io.receive(port, &mut lane.received, BATCH);
             if received > 0 {
-                self.relay(port, now);
-                self.transmit();
+                lane.relay(tables, port, now);
+                lane.transmit(tables);
                 total += received;
             }
         }
-        self.io.kick();
-        self.tally.turns += 1;
-        self.tally.rx_packets += total as u64;
+        lane.io.kick();
+        lane.tally.turns += 1;
+        lane.tally.rx_packets += total as u64;
         if total > 0 {
             self.show();
         }
@@ -115,11 +124,11 @@ impl<I: PacketIo> Worker<I> {
 
     /// Shows the counters as they are now.
     fn show(&self) {
-        self.shown.publish(&self.tally, self.io.ledger(), self.io.counters());
+        self.shown.publish(&self.lane.tally, self.lane.io.ledger(), self.lane.io.counters());
     }
 
     /// The packet I/O, for whoever drives a worker turn by turn.
     pub fn io_mut(&mut self) -> &mut I {
-        &mut self.io
+        &mut self.lane.io
     }
 }

@@ -5,7 +5,7 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
 
-use super::Worker;
+use super::Lane;
 use super::batch::{End, Item, Packet, account, stage};
 use super::io::PacketIo;
 use super::outbox::Receipt;
@@ -15,11 +15,11 @@ use crate::satp::lease::Empty;
 use crate::satp::window::{Fresh, Refusal};
 use crate::table::{Client, Endpoint, Tables, Tags};
 
-impl<I: PacketIo> Worker<I> {
+impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes.
-    pub(super) fn relay(&mut self, port: usize, now: u64) {
-        let Self { index, io, tables, tally, received, items, ended, outboxes, identification, .. } = self;
-        let (index, io, tables) = (*index, &mut *io, &**tables.load());
+    pub(super) fn relay(&mut self, tables: &Tables, port: usize, now: u64) {
+        let Self { index, io, tally, received, items, ended, outboxes, identification } = self;
+        let (index, io) = (*index, &mut *io);
         let mut account = |end| account(end, tables, index, tally);
 
         for frame in received.drain(..) {
@@ -31,16 +31,21 @@ impl<I: PacketIo> Worker<I> {
                 }
             }
         }
-        stage(items, ended, &mut account, |frame, packet| open(io.buffer(frame), packet, tables, port, index, now));
-        stage(items, ended, &mut account, |frame, packet| route(io.buffer(frame), packet, tables));
+        stage(items, ended, &mut account, |frame, packet| open(io.buffer(frame), packet, tables, index, port, now));
+        stage(items, ended, &mut account, |frame, packet| route(io.buffer(frame), packet, tables, port));
         for Item { mut frame, packet } in items.drain(..) {
-            *identification = identification.wrapping_add(1);
+            if !packet.route.dont_fragment {
+                *identification = identification.wrapping_add(1);
+            }
             match seal(io.buffer(&mut frame), &packet, tables, index, *identification) {
                 Ok(sealed) => {
                     io.set_length(&mut frame, sealed.length);
                     match outboxes.get_mut(sealed.port) {
                         Some(outbox) => outbox.push(frame, sealed.receipt),
-                        None => ended.push(frame),
+                        None => {
+                            account(End::of(sealed.receipt.client)(Verdict::NoEndpoint));
+                            ended.push(frame);
+                        }
                     }
                 }
                 Err(end) => {
@@ -55,9 +60,9 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// Hands over what is in the outboxes.
-    pub(super) fn transmit(&mut self) {
-        let Self { index, io, tables, tally, outboxes, .. } = self;
-        let (index, tables) = (*index, &**tables.load());
+    pub(super) fn transmit(&mut self, tables: &Tables) {
+        let Self { index, io, tally, outboxes, .. } = self;
+        let index = *index;
         let mut forwarded = 0;
         for (port, outbox) in outboxes.iter_mut().enumerate().filter(|(_, outbox)| !outbox.is_empty()) {
             let sent = |receipt: Receipt| {
@@ -91,18 +96,18 @@ fn parse(frame: &[u8], tables: &Tables) -> Result<Packet, End> {
     }
     let header = Header::read(frame, datagram.payload).ok_or(nobody(Verdict::Short))?;
     let client = service.client(header.mux).ok_or(nobody(Verdict::UnknownMux))?;
-    Ok(Packet { datagram, header, client, route: Route::default() })
+    Ok(Packet { datagram, header, client, newest: false, route: Route::default() })
 }
 
-/// Authenticates a packet, checks its sequence number, notes where the client is, and decrypts. In this order: nothing
-/// that is not authentic changes anything (protocol.md §3.6 and §3.7).
+/// Authenticates a packet, checks its sequence number and decrypts. In this order: nothing that is not authentic changes
+/// anything (protocol.md §3.6 and §3.7).
 #[inline]
 fn open(
     buffer: &mut [u8],
     packet: &mut Packet,
     tables: &Tables,
-    port: usize,
     worker: usize,
+    port: usize,
     now: u64,
 ) -> Result<(), End> {
     let end = |verdict| End { verdict, client: Some(packet.client) };
@@ -127,19 +132,27 @@ fn open(
         counters.received(datagram.length);
     }
     client.track.heard(now);
-    if fresh == Fresh::Newest
-        && let Some(endpoint) = endpoint(buffer, packet, port)
-    {
-        client.track.endpoint.learn(&endpoint, || client.windows.is_newest(sender, sequence));
-    }
-    let body = datagram.length - HEADER - tag;
+    packet.newest = fresh == Fresh::Newest;
+    let body = packet.datagram.length - HEADER - tag;
     if body <= PAYLOAD_TYPE {
+        learn(buffer, packet, client, port);
         return Err(end(Verdict::Keepalive));
     }
-    let start = datagram.payload + HEADER;
+    let start = packet.datagram.payload + HEADER;
     let body = buffer.get_mut(start..start + body).ok_or(end(Verdict::Short))?;
     client.keys.crypt(client.role, &packet.header, body);
     Ok(())
+}
+
+/// Notes that the client is where this packet came from, if it is the newest of its sender ID.
+#[inline]
+fn learn(frame: &[u8], packet: &Packet, client: &Client, port: usize) {
+    if packet.newest
+        && let Some(endpoint) = endpoint(frame, packet, port)
+    {
+        let Header { sequence, sender, .. } = packet.header;
+        client.track.endpoint.learn(&endpoint, || client.windows.is_newest(sender, sequence));
+    }
 }
 
 /// The way back to the sender of a packet.
@@ -156,13 +169,14 @@ fn endpoint(frame: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
     })
 }
 
-/// Decides where an opened packet goes.
+/// Decides where an opened packet goes, and notes where its client is, unless the packet is not what the client may send:
+/// such a one changes nothing.
 #[inline]
-fn route(buffer: &mut [u8], packet: &mut Packet, tables: &Tables) -> Result<(), End> {
-    let end = End::of(packet.client);
+fn route(buffer: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -> Result<(), End> {
+    let end = |verdict| End { verdict, client: Some(packet.client) };
+    let client = tables.clients.get(packet.client as usize).ok_or(end(Verdict::UnknownMux))?;
     let start = packet.datagram.payload + HEADER;
-    let tag = tables.clients.get(packet.client as usize).map_or(0, |client| client.keys.tag());
-    let stop = packet.datagram.payload + packet.datagram.length - tag;
+    let stop = packet.datagram.payload + packet.datagram.length - client.keys.tag();
     let decided = buffer
         .get_mut(start..stop)
         .and_then(|body| body.split_first_chunk_mut::<PAYLOAD_TYPE>())
@@ -171,6 +185,9 @@ fn route(buffer: &mut [u8], packet: &mut Packet, tables: &Tables) -> Result<(), 
             let payload_type = u16::from_be_bytes(*payload_type);
             tunnel::route(tables, packet.client, payload_type, payload, packet.datagram.tos)
         });
+    if !matches!(decided, Err(Verdict::ForeignSource | Verdict::PayloadType | Verdict::MalformedInner)) {
+        learn(buffer, packet, client, port);
+    }
     packet.route = decided.map_err(end)?;
     Ok(())
 }
