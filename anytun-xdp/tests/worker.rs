@@ -163,11 +163,17 @@ fn parse(text: &str) -> Config {
     config::parse(text, Path::new("node.toml")).expect("a configuration")
 }
 
+fn build(text: &str, keeper: &mut Keeper, before: Option<&Tables>) -> Tables {
+    let config = parse(text);
+    let fingerprints: Vec<_> = config.clients.iter().map(|client| client.secret.fingerprint()).collect();
+    Tables::build(&config, &host(), keeper.sequences(&fingerprints).expect("leases"), before)
+}
+
 impl Bench {
     fn new(kernel: Kernel, frames: usize) -> Self {
         let state = tempfile::tempdir().expect("a directory");
         let mut keeper = Keeper::open(state.path(), 7, 7, 1).expect("a store");
-        let tables = Tables::build(&parse(CONFIG), &host(), &mut keeper, None).expect("tables");
+        let tables = build(CONFIG, &mut keeper, None);
         let tables = Arc::new(ArcSwap::from_pointee(tables));
         let counters: Arc<CachePadded<WorkerCounters>> = Arc::default();
         let worker = Worker::new(0, Memory::new(2, frames, 2048, kernel), tables.clone(), counters.clone());
@@ -443,7 +449,7 @@ fn a_reload_keeps_what_packets_taught() {
 
     let text = CONFIG.replace("10.9.0.13/32", "10.9.0.14/32").replace("passphrase of carol", "new one of carol");
     let before = bench.tables.load_full();
-    let after = Tables::build(&parse(&text), &host(), &mut bench.keeper, Some(&before)).expect("tables");
+    let after = build(&text, &mut bench.keeper, Some(&before));
     bench.tables.store(Arc::new(after));
     bench.arrive(0, &replay);
     bench.turn();

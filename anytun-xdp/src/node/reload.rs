@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 
 use super::report::unix_time;
-use super::start::Running;
+use super::start::{Running, fingerprints};
 use crate::config::{self, Config, Interface, Node};
 use crate::control::status::Reload;
 use crate::table::{Service, Tables};
@@ -50,6 +50,7 @@ impl Running {
     }
 
     fn try_reload(&self) -> Result<String, String> {
+        let _reloading = self.reloading();
         let config = config::read(&self.file).map_err(|error| error.to_string())?;
         if let Some(reason) = self.fixed.refuse(&config) {
             return Err(reason);
@@ -57,23 +58,23 @@ impl Running {
         for warning in &config.warnings {
             warn!("{}:{}: {}", config.file.display(), warning.line, warning.message);
         }
-        // The lock on the keeper also keeps two reloads apart.
-        let reloaded = self.with_keeper(|keeper| {
-            let before = self.tables.load_full();
-            let tables =
-                Tables::build(&config, &self.host, keeper, Some(&before)).map_err(|error| error.to_string())?;
-            // The program steers to a service only once the workers know it, and forgets one before they do: so it
-            // gets the union first.
-            let keys: Vec<_> = tables.services.all().iter().map(Service::key).collect();
-            let mut both = keys.clone();
-            both.extend(before.services.all().iter().map(Service::key));
-            self.program().set_services(&both).map_err(|error| error.to_string())?;
-            let message = difference(&before, &tables);
-            self.tables.store(Arc::new(tables));
-            self.program().set_services(&keys).map_err(|error| error.to_string())?;
-            Ok(message)
-        });
-        reloaded.unwrap_or_else(|| Err("the node is stopping".into()))
+        // Not under the keeper's lock: leases in use are extended meanwhile.
+        let sequences = self
+            .with_keeper(|keeper| keeper.sequences(&fingerprints(&config)))
+            .ok_or("the node is stopping")?
+            .map_err(|error| error.to_string())?;
+        let before = self.tables.load_full();
+        let tables = Tables::build(&config, &self.host, sequences, Some(&before));
+        // The program steers to a service only once the workers know it, and forgets one before they do: so it
+        // gets the union first.
+        let keys: Vec<_> = tables.services.all().iter().map(Service::key).collect();
+        let mut both = keys.clone();
+        both.extend(before.services.all().iter().map(Service::key));
+        self.program().set_services(&both).map_err(|error| error.to_string())?;
+        let message = difference(&before, &tables);
+        self.tables.store(Arc::new(tables));
+        self.program().set_services(&keys).map_err(|error| error.to_string())?;
+        Ok(message)
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Running {
     pub(super) fixed: Fixed,
     program: Mutex<Program>,
     keeper: Mutex<Option<Keeper>>,
+    /// Held while a configuration is put into force.
+    reloading: Mutex<()>,
     progress: Mutex<Progress>,
     last_reload: Mutex<Option<Reload>>,
     ready: AtomicBool,
@@ -88,7 +90,8 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
         Keeper::open(&config.node.state_dir, config.node.sender_ids.first, config.node.sender_ids.last, queues.len())
             .context("opening the store of sequence leases")?;
     let host = Host { workers: queues.len(), mtus: links.iter().map(|link| link.mtu as usize).collect() };
-    let tables = Tables::build(&config, &host, &mut keeper, None).context("leasing sequence numbers")?;
+    let sequences = keeper.sequences(&fingerprints(&config)).context("leasing sequence numbers")?;
+    let tables = Tables::build(&config, &host, sequences, None);
 
     let mut program = Program::load()?;
     program.set_services(&tables.services.all().iter().map(crate::table::Service::key).collect::<Vec<_>>())?;
@@ -117,6 +120,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
         fixed: Fixed::of(&config),
         program: Mutex::new(program),
         keeper: Mutex::new(Some(keeper)),
+        reloading: Mutex::new(()),
         progress: Mutex::new(Progress::new(STALL)),
         last_reload: Mutex::new(None),
         ready: AtomicBool::new(false),
@@ -136,6 +140,11 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
     let workers = spawn_workers(&node, tables, sockets)?;
     node.ready.store(true, Ordering::Release);
     Ok(Started { node, signals, server, workers, wakers })
+}
+
+/// The fingerprint of each client's key.
+pub(super) fn fingerprints(config: &Config) -> Vec<Fingerprint> {
+    config.clients.iter().map(|client| client.secret.fingerprint()).collect()
 }
 
 /// The sockets of the worker that owns `queue` of every interface.
@@ -182,6 +191,11 @@ impl Running {
 
     pub(super) fn program(&self) -> MutexGuard<'_, Program> {
         lock(&self.program)
+    }
+
+    /// Keeps two reloads apart.
+    pub(super) fn reloading(&self) -> MutexGuard<'_, ()> {
+        lock(&self.reloading)
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 
 use super::{Client, Lpm, Service, Services, Tables, Track};
 use crate::config::{self, Config};
-use crate::satp::lease::{self, Keeper};
+use crate::satp::lease::Sequence;
 use crate::satp::window::Windows;
 use crate::satp::{Fingerprint, Keys};
 
@@ -19,25 +20,16 @@ pub struct Host {
     pub mtus: Vec<usize>,
 }
 
-/// Why tables could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// Sequence numbers could not be leased.
-    #[error(transparent)]
-    Lease(#[from] lease::Error),
-}
-
 impl Tables {
     /// Builds the tables of `config`. A client that `before` knows by name keeps its endpoint and counters; unless its
-    /// key, MUX, role or window changed, it keeps its replay windows too.
+    /// key, MUX, role or window changed, it keeps its replay windows too. `sequences` are those of each client's key, in
+    /// the order of the configuration, and for each one per worker.
     pub fn build(
         config: &Config,
         host: &Host,
-        keeper: &mut Keeper,
+        sequences: Vec<Arc<[CachePadded<Sequence>]>>,
         before: Option<&Tables>,
-    ) -> Result<Tables, BuildError> {
-        let fingerprints: Vec<Fingerprint> = config.clients.iter().map(|client| client.secret.fingerprint()).collect();
-        let sequences = keeper.sequences(&fingerprints)?;
+    ) -> Tables {
         let known: HashMap<&str, &Client> =
             before.iter().flat_map(|tables| &tables.clients).map(|client| (&*client.name, client)).collect();
 
@@ -52,7 +44,8 @@ impl Tables {
         for service in &config.services {
             tables.services.push(Service::new(service));
         }
-        for ((client, fingerprint), sequences) in config.clients.iter().zip(fingerprints).zip(sequences) {
+        for (client, sequences) in config.clients.iter().zip(sequences) {
+            let fingerprint = client.secret.fingerprint();
             let old = known.get(client.name.as_str()).copied();
             let windows = match old.filter(|old| same_windows(old, client, fingerprint)) {
                 Some(old) => old.windows.clone(),
@@ -75,7 +68,7 @@ impl Tables {
                 &client.prefixes,
             );
         }
-        Ok(tables)
+        tables
     }
 
     fn push(&mut self, client: Client, prefixes: &[config::Prefix]) {

@@ -10,7 +10,7 @@ mod endpoint;
 mod lpm;
 mod service;
 
-pub use build::{BuildError, Host};
+pub use build::Host;
 pub use client::{Client, Track};
 pub use counters::{ClientCounters, ClientTotals};
 pub use endpoint::{Endpoint, EndpointCell, Tags};
