@@ -11,7 +11,7 @@ pub use keys::Keys;
 pub use secret::{Fingerprint, MASTER_SALT, Secret};
 
 /// The side of a connection. Every packet is protected with the keys of the role of its sender (protocol.md §3.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
     /// Alice, the server.
     Left,

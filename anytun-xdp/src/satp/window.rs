@@ -72,6 +72,25 @@ impl Windows {
         }
     }
 
+    /// Windows of another size for the same numbers: up to the newest of each sender ID all count as seen. What is
+    /// accepted here meanwhile is not known there.
+    pub fn resized(&self, size: u32) -> Self {
+        let resized = Self::new(size);
+        for slot in 0..SENDERS {
+            let newest = self.newest[slot].load(Relaxed);
+            resized.senders[slot].store(self.senders[slot].load(Relaxed), Relaxed);
+            resized.newest[slot].store(newest, Relaxed);
+            let words = resized.bitmap.len() / SENDERS;
+            let last = newest / BLOCK;
+            for block in last.saturating_sub((words as u64).saturating_sub(1))..=last {
+                let Some(index) = (block as usize).checked_rem(words).filter(|_| newest != 0) else { break };
+                let seen = if block < last { u32::MAX } else { u32::MAX >> (BLOCK - 1 - newest % BLOCK) };
+                resized.bitmap[slot * words + index].store(u64::from(block as u32) << 32 | u64::from(seen), Relaxed);
+            }
+        }
+        resized
+    }
+
     /// Sequence numbers of a window; 0 when replay protection is off.
     pub fn size(&self) -> u32 {
         self.size

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anytun_common::map::ServiceKey;
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 
@@ -9,7 +10,7 @@ use super::{Client, Lpm, Service, Services, Tables, Track};
 use crate::config::{self, Config};
 use crate::satp::lease::Sequence;
 use crate::satp::window::Windows;
-use crate::satp::{Fingerprint, Keys};
+use crate::satp::{Fingerprint, Keys, Role};
 
 /// What the tables need to know of the host.
 #[derive(Clone, Debug)]
@@ -21,18 +22,17 @@ pub struct Host {
 }
 
 impl Tables {
-    /// Builds the tables of `config`. A client that `before` knows by name keeps its endpoint and counters; unless its
-    /// key, MUX, role or window changed, it keeps its replay windows too. `sequences` are those of each client's key, in
-    /// the order of the configuration, and for each one per worker.
+    /// Builds the tables of `config`. A client that `before` knows by name and service keeps its endpoint and counters. One
+    /// that `before` knows by key, MUX and role keeps its replay windows, whatever it is called now: a number seen before
+    /// stays seen. `sequences` are those of each client's key, in the order of the configuration, and for each one per
+    /// worker.
     pub fn build(
         config: &Config,
         host: &Host,
         sequences: Vec<Arc<[CachePadded<Sequence>]>>,
         before: Option<&Tables>,
     ) -> Tables {
-        let known: HashMap<&str, &Client> =
-            before.iter().flat_map(|tables| &tables.clients).map(|client| (&*client.name, client)).collect();
-
+        let known = Known::new(before);
         let mut tables = Tables {
             generation: before.map_or(1, |tables| tables.generation + 1),
             services: Services::default(),
@@ -46,20 +46,17 @@ impl Tables {
         }
         for (client, sequences) in config.clients.iter().zip(sequences) {
             let fingerprint = client.secret.fingerprint();
-            let old = known.get(client.name.as_str()).copied();
-            let windows = match old.filter(|old| same_windows(old, client, fingerprint)) {
-                Some(old) => old.windows.clone(),
-                None => Arc::new(Windows::new(client.window)),
-            };
+            let service = tables.services.all().get(client.service).map(Service::key);
+            let (keys, windows) = known.cryptography(client, fingerprint);
             tables.push(
                 Client {
-                    keys: Arc::new(Keys::new(&client.secret, &client.crypto)),
+                    keys,
                     role: client.role.opposite(),
                     service: client.service as u32,
                     network: client.network as u32,
                     mux: client.mux,
                     windows,
-                    track: old.map_or_else(|| Arc::new(Track::new(host.workers)), |old| old.track.clone()),
+                    track: known.track(&client.name, service).unwrap_or_else(|| Arc::new(Track::new(host.workers))),
                     sequences,
                     name: client.name.as_str().into(),
                     suite: client.crypto,
@@ -85,11 +82,47 @@ impl Tables {
     }
 }
 
-/// Whether the sequence numbers of `old` and `new` are of one space, so that numbers seen before still count as seen.
-fn same_windows(old: &Client, new: &config::Client, fingerprint: Fingerprint) -> bool {
-    old.fingerprint == fingerprint
-        && old.suite == new.crypto
-        && old.mux == new.mux
-        && old.role == new.role.opposite()
-        && old.windows.size() == new.window
+/// The clients of the tables before.
+struct Known<'a> {
+    services: &'a [Service],
+    by_name: HashMap<&'a str, &'a Client>,
+    /// By what makes packets replayable: one client's are good for another that has the same.
+    by_key: HashMap<(Fingerprint, u16, Role), &'a Client>,
+}
+
+impl<'a> Known<'a> {
+    fn new(before: Option<&'a Tables>) -> Self {
+        let clients = || before.iter().flat_map(|tables| &tables.clients);
+        Self {
+            services: before.map_or(&[], |tables| tables.services.all()),
+            by_name: clients().map(|client| (&*client.name, client)).collect(),
+            by_key: clients().map(|client| ((client.fingerprint, client.mux, client.role), client)).collect(),
+        }
+    }
+
+    /// Endpoint and counters. Those of another service would be of packets to another address.
+    fn track(&self, name: &str, service: Option<ServiceKey>) -> Option<Arc<Track>> {
+        let old = self.by_name.get(name)?;
+        let key = self.services.get(old.service as usize).map(Service::key);
+        (key == service).then(|| old.track.clone())
+    }
+
+    /// Expanded keys and replay windows.
+    fn cryptography(&self, client: &config::Client, fingerprint: Fingerprint) -> (Arc<Keys>, Arc<Windows>) {
+        let alike = |old: &&&Client| {
+            old.fingerprint == fingerprint && old.mux == client.mux && old.role == client.role.opposite()
+        };
+        let by_key = || self.by_key.get(&(fingerprint, client.mux, client.role.opposite()));
+        let old = self.by_name.get(client.name.as_str()).filter(alike).or_else(by_key);
+        let keys = match old.filter(|old| old.suite == client.crypto) {
+            Some(old) => old.keys.clone(),
+            None => Arc::new(Keys::new(&client.secret, &client.crypto)),
+        };
+        let windows = match old {
+            None => Arc::new(Windows::new(client.window)),
+            Some(old) if old.windows.size() == client.window => old.windows.clone(),
+            Some(old) => Arc::new(old.windows.resized(client.window)),
+        };
+        (keys, windows)
+    }
 }

@@ -37,7 +37,7 @@ impl Tags {
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let mut octets = [0; MAX_TAGS * TAG];
         octets.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        (bytes.len() % TAG == 0).then_some(Self { octets, length: bytes.len() as u8 })
+        bytes.len().is_multiple_of(TAG).then_some(Self { octets, length: bytes.len() as u8 })
     }
 
     /// The tags as they stand on the wire.

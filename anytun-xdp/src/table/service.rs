@@ -22,6 +22,8 @@ pub struct Service {
     pub udp_checksum: config::UdpChecksum,
     /// Client number by MUX, [`NOBODY`] where there is none.
     clients: Box<[u32]>,
+    /// How many MUXes are given.
+    count: usize,
 }
 
 /// Stands in a [`Service`] where no client has the MUX.
@@ -36,6 +38,7 @@ impl Service {
             port: service.port,
             udp_checksum: service.udp_checksum,
             clients: vec![NOBODY; usize::from(u16::MAX) + 1].into_boxed_slice(),
+            count: 0,
         }
     }
 
@@ -47,7 +50,8 @@ impl Service {
 
     /// Gives `mux` to a client.
     pub(super) fn set_client(&mut self, mux: u16, client: u32) {
-        self.clients[usize::from(mux)] = client;
+        let old = std::mem::replace(&mut self.clients[usize::from(mux)], client);
+        self.count += usize::from(old == NOBODY);
     }
 
     /// What packets for this service are addressed to.
@@ -57,7 +61,7 @@ impl Service {
 
     /// How many clients there are.
     pub fn len(&self) -> usize {
-        self.clients.iter().filter(|&&client| client != NOBODY).count()
+        self.count
     }
 
     /// Whether no client has a MUX here.

@@ -49,7 +49,7 @@ fn other_traffic(xdp: &'static str) -> Result<()> {
     // A burst of TCP can fill the ring of a veth; then pings are lost on their way to the node. But the load was there.
     for flow in flows {
         let report = flow.stop()?;
-        ensure!(report.sent > 2_000 && report.received > report.sent / 10 * 9, "there was no load: {report:?}");
+        ensure!(report.sent > 2_000 && report.received > report.sent / 2, "there was no load: {report:?}");
     }
     let status = running.node.status()?;
     for verdict in ["not-udp", "not-service", "fragment"] {

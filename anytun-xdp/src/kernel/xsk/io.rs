@@ -105,7 +105,7 @@ impl PacketIo for Xsk {
 
     fn kick(&mut self) {
         for port in self.ports.iter_mut().flatten() {
-            self.counters.tx_kicks += u64::from(port.kick_tx());
+            self.counters.tx_kicks += port.kick_tx();
             self.counters.fill_kicks += u64::from(port.kick_fill());
         }
     }

@@ -129,16 +129,27 @@ impl Port {
         if self.in_tx == 0 { 0 } else { TX_RING - self.tx.nb_free_exact().min(TX_RING) }
     }
 
-    /// Makes the kernel send, if it asks for it and there is something to do; returns whether it was entered.
-    pub(super) fn kick_tx(&mut self) -> bool {
+    /// Makes the kernel send, if it asks for it and there is something to do; returns how often it was entered. Once is
+    /// enough where the kernel knows the option that raises its budget; before Linux 6.17 it sends 32 packets a call.
+    pub(super) fn kick_tx(&mut self) -> u64 {
         // In zero-copy mode packets that left the ring may wait for a kick as well: the one that completes them.
         let work = if self.report.zero_copy { self.in_tx > 0 } else { self.unsent() > 0 };
-        if !work || !self.tx.needs_wakeup() {
-            return false;
+        if !work {
+            return 0;
         }
-        // The errors are those of an interface that is down, gone or busy: the packets stay, and are kicked again.
-        let _ = self.tx.wakeup();
-        true
+        let mut calls = 0;
+        let mut unsent = self.unsent();
+        while self.tx.needs_wakeup() {
+            // The errors are those of an interface that is down, gone or busy: the packets stay, and are kicked again.
+            let _ = self.tx.wakeup();
+            calls += 1;
+            let left = self.unsent();
+            if left == 0 || left >= unsent {
+                break;
+            }
+            unsent = left;
+        }
+        calls
     }
 
     /// Makes the kernel look at the FILL ring, if it asks for it; returns whether it was entered.

@@ -214,3 +214,20 @@ fn windows_are_compact() {
     assert!(octets <= 1200, "{octets} octets");
     assert!(Windows::new(0).bitmap.is_empty());
 }
+
+#[test]
+fn windows_of_another_size_know_what_was_seen_and_what_comes() {
+    for (old, new) in [(64, 1024), (1024, 64), (0, 1024), (1024, 1024)] {
+        for newest in [0, 1, 31, 32, 5000, u32::MAX] {
+            let windows = Windows::new(old);
+            assert_eq!(windows.accept(7, newest), Ok(Fresh::Newest));
+            let windows = windows.resized(new);
+            for behind in 0..3000.min(newest) {
+                assert_eq!(windows.accept(7, newest - behind), Err(Refusal::Replayed), "{newest} - {behind}");
+            }
+            assert_eq!(windows.accept(7, newest.wrapping_add(1)), Ok(Fresh::Newest), "{old} to {new}: {newest} + 1");
+            assert_eq!(windows.accept(8, 0), Ok(Fresh::Newest), "a sender ID not heard before");
+        }
+    }
+    assert_eq!(Windows::new(1024).resized(64).accept(0, 0), Ok(Fresh::Newest), "nothing was seen");
+}
