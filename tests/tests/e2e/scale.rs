@@ -1,7 +1,7 @@
 //! As many clients as a service can have.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use anytun_tests::config::{Client, Config};
@@ -16,8 +16,6 @@ use crate::{Case, case};
 
 /// How many.
 const CLIENTS: u16 = 60_000;
-/// How soon a release build is ready.
-const READY: Duration = Duration::from_secs(2);
 /// Octets of memory besides the UMEM.
 const MEMORY: u64 = 200_000_000;
 
@@ -29,13 +27,10 @@ fn many_clients() -> Result<()> {
     let lab = Lab::new(Layout::default())?;
     let config = Config { clients: (1..=CLIENTS).map(client).collect(), ..lab.config() };
     let metrics = config.metrics.context("the lab's configuration has metrics")?;
-    // A build that is not optimised gets three times as long.
-    let optimised = node::program()?.ancestors().any(|dir| dir.ends_with("release"));
-    let limit = if optimised { READY } else { 3 * READY };
     let toml = config.toml(lab.directory());
     let start = Instant::now();
     let node = Node::launch(&node::program()?, &lab.node, lab.directory(), &toml)?;
-    until("the node is ready with 60,000 clients", limit, || {
+    until("the node is ready with 60,000 clients", PATIENCE, || {
         Ok(matches!(http::get(&lab.node, metrics, "/readyz"), Ok((200, _))).then_some(()))
     })?;
     eprintln!("60,000 clients: ready after {} ms", start.elapsed().as_millis());
