@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anytun_xdp::config::{self, Config};
+use anytun_xdp::config;
 use anytun_xdp::control::client::Client;
 use anytun_xdp::control::show::show;
 use anytun_xdp::kernel::doctor::{self, Severity};
+use anytun_xdp::kernel::privilege;
 use anytun_xdp::node::{self, StartError};
 use clap::{Args, Parser, Subcommand};
 
@@ -81,7 +82,7 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let code = match &error {
             StartError::Config(_) => 2,
-            StartError::Host(_) => 3,
+            StartError::Host(_) | StartError::Unavailable(_) => 3,
             StartError::Other(_) => 1,
         };
         Self { code, message: error.to_string() }
@@ -90,6 +91,8 @@ impl From<StartError> for Failure {
 
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> ExitCode {
+    // Configurations hold secrets. Where it is refused, a start says so; the others go on.
+    let _ = privilege::forbid_core_dumps();
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args.config),
         Command::Check(args) => check(&args.config),
@@ -118,7 +121,7 @@ fn check(file: &Path) -> Result<(), Failure> {
 
 fn examine(file: &Path) -> Result<(), Failure> {
     let config = config::read(file)?;
-    let findings = doctor::examine(&config.interfaces);
+    let findings = doctor::examine_all(&config);
     let mut text = String::new();
     for finding in &findings {
         text.push_str(&finding.to_string());
@@ -134,7 +137,7 @@ fn examine(file: &Path) -> Result<(), Failure> {
 fn status(args: &StatusArgs) -> Result<(), Failure> {
     let control = match &args.control {
         Some(path) => path.clone(),
-        None => control_path(&args.config)?,
+        None => config::control_path(&args.config)?,
     };
     let status = Client::new(control).status().map_err(Failure::running)?;
     if args.json {
@@ -143,12 +146,6 @@ fn status(args: &StatusArgs) -> Result<(), Failure> {
     } else {
         print(&show(&status, None, Duration::ZERO))
     }
-}
-
-/// The control socket that a configuration names.
-fn control_path(file: &Path) -> Result<PathBuf, Failure> {
-    let Config { node, .. } = config::read(file)?;
-    Ok(node.control)
 }
 
 /// Prints to standard output. A reader that went away, as `head` does, is no failure.
@@ -167,6 +164,8 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // They would be printed to standard error, which panics when that is what failed.
+        .log_internal_errors(false);
     if std::env::var_os("JOURNAL_STREAM").is_some() { events.without_time().init() } else { events.init() }
 }

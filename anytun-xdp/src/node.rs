@@ -1,23 +1,26 @@
 //! The table of contents of the program: what starts, in which order, and how it stops.
 
-mod plan;
+mod leases;
 mod reload;
 mod report;
+mod running;
 mod start;
+mod threads;
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use crossbeam::channel::RecvTimeoutError;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use self::start::{Running, Started};
+use self::running::Running;
+use self::start::Started;
+use self::threads::Threads;
 use crate::config;
-use crate::control::notify;
 use crate::control::signals::{Signal, Signals};
 use crate::control::source::Source;
+use crate::control::{notify, server};
 use crate::kernel::HostError;
 use crate::satp::lease;
 
@@ -30,16 +33,41 @@ pub enum StartError {
     /// The host cannot do what it asks for.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// A file or an address that it needs cannot be had.
+    #[error("{0:#}")]
+    Unavailable(anyhow::Error),
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
 }
 
-/// How often leases are looked after: well within the time in which a worker can use up half of the smallest.
-const LEASE_INTERVAL: Duration = Duration::from_millis(10);
+impl From<lease::Error> for StartError {
+    fn from(error: lease::Error) -> Self {
+        match error {
+            lease::Error::Directory { .. } | lease::Error::Open { .. } | lease::Error::InUse { .. } => {
+                Self::Unavailable(error.into())
+            }
+            lease::Error::Senders { .. } | lease::Error::Unreadable { .. } | lease::Error::Write { .. } => {
+                Self::Other(error.into())
+            }
+        }
+    }
+}
 
-/// How often the main thread looks whether the workers live.
+impl From<server::Error> for StartError {
+    fn from(error: server::Error) -> Self {
+        match error {
+            server::Error::Control(_) | server::Error::Metrics { .. } => Self::Unavailable(error.into()),
+            server::Error::Thread(_) => Self::Other(error.into()),
+        }
+    }
+}
+
+/// How often the main thread looks after the others.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a stop may take, beside the time in which routing moves away.
+const STOP_TIME: Duration = Duration::from_secs(15);
 
 /// Runs a node until it is told to stop.
 ///
@@ -47,84 +75,53 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// Why it did not start, or which part of it failed while it ran.
 pub fn run(file: &Path) -> Result<(), StartError> {
-    let Started { node, signals, server, workers, wakers } = start::start(file)?;
-    let threads = Threads { leases: spawn_leases(&node)?, workers };
-
-    info!("{} is ready: {}", node.name(), report::summary(&node.status()));
+    let Started { node, signals, threads } = start::start(file)?;
+    info!("{} is ready: {}", node.name(), report::summary(&node));
     notify::ready("carrying traffic");
     let outcome = watch(&node, &signals, &threads);
 
-    info!("draining");
-    notify::stopping("draining");
-    node.drain();
+    if let Err(error) = &outcome {
+        error!("{error}");
+        notify::stopping("stopping after a failure", STOP_TIME);
+    }
+    node.set_draining();
     // Nothing new is steered from here on; the workers send what they have.
     node.detach();
-    node.stop.store(true, Ordering::Release);
-    for waker in &wakers {
-        waker.wake();
-    }
-    let outcome = outcome.and(threads.join());
-    server.stop();
-    node.close_leases()?;
+    let ended = threads.end(&node, &signals);
+    let closed = node.leases.close();
     info!("stopped");
-    outcome
+    outcome.and(ended).and(closed)
 }
 
-/// The threads that end before the program does.
-struct Threads {
-    leases: JoinHandle<()>,
-    workers: Vec<JoinHandle<()>>,
-}
-
-impl Threads {
-    /// The first worker that ended although nobody told it to.
-    fn dead_worker(&self) -> Option<usize> {
-        self.workers.iter().position(JoinHandle::is_finished)
-    }
-
-    fn join(self) -> Result<(), StartError> {
-        let mut outcome = Ok(());
-        for (index, worker) in self.workers.into_iter().enumerate() {
-            if worker.join().is_err() {
-                outcome = Err(StartError::Other(anyhow::anyhow!("worker {index} panicked")));
-            }
-        }
-        self.leases.thread().unpark();
-        if self.leases.join().is_err() {
-            outcome = Err(StartError::Other(anyhow::anyhow!("the thread that writes sequence leases panicked")));
-        }
-        outcome
-    }
-}
-
-/// Serves signals and looks after the workers, until the node is to stop.
+/// Serves signals and looks after the threads, until traffic is to stop.
 fn watch(node: &Running, signals: &Signals, threads: &Threads) -> Result<(), StartError> {
     let watchdog = notify::watchdog_interval();
     let mut told = Instant::now();
+    let mut end: Option<Instant> = None;
     loop {
-        match signals.receiver().recv_timeout(watchdog.unwrap_or(WATCH_INTERVAL).min(WATCH_INTERVAL)) {
-            Ok(Signal::Drain) => return Ok(()),
+        let patience = watchdog.unwrap_or(WATCH_INTERVAL).min(WATCH_INTERVAL);
+        let left = end.map_or(patience, |end| end.saturating_duration_since(Instant::now()));
+        match signals.next(patience.min(left)) {
+            Ok(Signal::Drain) if end.is_some() => return Ok(()),
+            Ok(Signal::Drain) => node.set_draining(),
             Ok(Signal::Reload) => {
                 notify::reloading();
                 let message = node.reload().unwrap_or_else(|refused| refused);
                 notify::ready(&message);
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(StartError::Other(anyhow::anyhow!("the thread that takes signals ended")));
-            }
+            Err(RecvTimeoutError::Disconnected) => return Err(anyhow!("the thread that takes signals ended").into()),
         }
-        if node.is_draining() {
+        if node.is_draining() && Instant::now() >= *end.get_or_insert_with(|| drain(node)) {
             return Ok(());
         }
-        if let Some(worker) = threads.dead_worker() {
-            return Err(StartError::Other(anyhow::anyhow!("worker {worker} ended unexpectedly")));
-        }
+        threads.check()?;
+        node.free_retired();
         node.flush_program_log();
         if let Some(interval) = watchdog
             && told.elapsed() >= interval
         {
-            match node.health() {
+            match node.check_progress() {
                 Ok(()) => notify::watchdog(),
                 Err(stalled) => error!("{stalled}"),
             }
@@ -133,26 +130,13 @@ fn watch(node: &Running, signals: &Signals, threads: &Threads) -> Result<(), Sta
     }
 }
 
-/// Keeps sequence leases ahead of the workers.
-fn spawn_leases(node: &std::sync::Arc<Running>) -> Result<JoinHandle<()>, StartError> {
-    let node = node.clone();
-    let body = move || {
-        let mut failing = false;
-        while !node.stop.load(Ordering::Acquire) {
-            match node.extend_leases() {
-                Ok(()) => failing = false,
-                Err(error) if !failing => {
-                    failing = true;
-                    warn_lease(&error);
-                }
-                Err(_) => {}
-            }
-            std::thread::park_timeout(LEASE_INTERVAL);
-        }
-    };
-    Builder::new().name("leases".into()).spawn(body).map_err(|error| StartError::Other(error.into()))
-}
-
-fn warn_lease(error: &lease::Error) {
-    warn!("sequence leases cannot be written, and traffic will stop when those in use are used up: {error}");
+/// Says that the node drains; returns when it is to stop.
+fn drain(node: &Running) -> Instant {
+    let time = node.fixed.node.drain_time;
+    match time.as_secs() {
+        0 => info!("draining"),
+        seconds => info!("draining: not ready any more, and traffic is carried for {seconds} s yet"),
+    }
+    notify::stopping("draining", time + STOP_TIME);
+    Instant::now() + time
 }

@@ -12,7 +12,7 @@ use super::prefix::Prefix;
 use super::secret::{is_inline, secret};
 use super::service::not_of_a_host;
 use super::{Client, Network, Service};
-use crate::satp::{AesCtr, Auth, MAX_TAG, Role, Suite};
+use crate::satp::{AesCtr, Auth, Fingerprint, MAX_TAG, Role, Suite};
 
 /// Sequence numbers of the replay window when nothing is said.
 const WINDOW: u32 = 1024;
@@ -78,6 +78,7 @@ impl<'a> Clients<'a> {
     pub(super) fn finish(self, report: &mut Report) -> Vec<Option<Client>> {
         let Self { around, entries, .. } = self;
         check_mux(report, &entries);
+        check_keys(report, &entries);
         for (index, (network, line)) in around.networks.iter().zip(around.network_lines).enumerate() {
             let Some(network) = network else { continue };
             let members = entries.iter().enumerate().filter(|(_, entry)| entry.network == Some(index));
@@ -260,6 +261,30 @@ fn check_mux(report: &mut Report, entries: &[Entry]) {
             let name = name.map_or_else(|| "a client without a name".to_owned(), |name| format!("client {name:?}"));
             report
                 .error(line, format!("`mux` {mux} is already that of {name} in line {other}, under the same service"));
+        }
+    }
+}
+
+/// Warns of clients under different services that nothing but the service tells apart: no packet names its service in
+/// what the tag protects.
+fn check_keys(report: &mut Report, entries: &[Entry]) {
+    let usable = || entries.iter().filter_map(|entry| Some((entry.client.as_ref()?, entry.mux?.line)));
+    if usable().all(|(client, _)| client.service == 0) {
+        return;
+    }
+    let mut seen: HashMap<(Fingerprint, u16, bool), (&Client, usize)> = HashMap::new();
+    for (client, line) in usable() {
+        let key = (client.secret.fingerprint(), client.mux, client.role == Role::Left);
+        let (first, other) = *seen.entry(key).or_insert((client, line));
+        if first.service != client.service {
+            report.warn(
+                line,
+                format!(
+                    "client {:?}: key, `mux` and `role` are those of client {:?} in line {other}, under another service: \
+                     captured packets of one pass for the other's; give them different keys",
+                    client.name, first.name
+                ),
+            );
         }
     }
 }

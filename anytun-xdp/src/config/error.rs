@@ -22,9 +22,21 @@ impl Problem {
     }
 }
 
+/// Problems that are printed; the others are counted.
+pub(super) const SHOWN: usize = 20;
+
+/// Problems as lines, `FILE:LINE: message`: the first 20, and how many more there are.
+pub fn lines(file: &Path, problems: &[Problem]) -> impl Iterator<Item = String> {
+    let more = problems.len().saturating_sub(SHOWN);
+    let shown = problems.iter().take(SHOWN);
+    shown
+        .map(|problem| format!("{}: {}", problem.place(file), problem.message))
+        .chain((more > 0).then(|| format!("{}: and {more} more", file.display())))
+}
+
 /// A configuration that cannot be used.
 ///
-/// Prints one line per problem: `FILE:LINE: message`.
+/// Prints one line per problem, `FILE:LINE: message`, of many the first 20.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
     /// The file that was read.
@@ -42,13 +54,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{}: {}", problem.place(&self.file), problem.message)?;
-        }
-        Ok(())
+        f.write_str(&lines(&self.file, &self.problems).collect::<Vec<_>>().join("\n"))
     }
 }
 

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
+use super::error::SHOWN;
 use super::{Client, Config, Interface, Queues, UdpChecksum, XdpMode};
 use crate::satp::{AesCtr, Auth, Role, Suite};
-
-/// Clients, and warnings, that are shown one by one.
-const SHOWN: usize = 20;
 
 /// A few lines that say what the node will do. Holds no secret.
 pub fn explain(config: &Config) -> String {
@@ -26,6 +24,9 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
     match node.metrics {
         Some(address) => writeln!(out, "  metrics and health on http://{address}/metrics, /healthz, /readyz")?,
         None => writeln!(out, "  no metrics")?,
+    }
+    if !node.drain_time.is_zero() {
+        writeln!(out, "  carries traffic for {} s after it was told to stop", node.drain_time.as_secs())?;
     }
     for interface in &config.interfaces {
         let Interface { name, xdp, queues } = interface;

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::satp::Secret;
 
@@ -22,10 +23,10 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Error, Problem};
+pub use error::{Error, Problem, lines};
 pub use explain::explain;
 pub use prefix::{Prefix, PrefixError};
-pub use read::{parse, read};
+pub use read::{control_path, parse, read};
 
 /// A whole configuration whose parts fit each other.
 #[derive(Clone, Debug)]
@@ -46,6 +47,27 @@ pub struct Config {
     pub warnings: Vec<Problem>,
 }
 
+impl Config {
+    /// The first sender ID of every worker.
+    ///
+    /// # Errors
+    ///
+    /// There are fewer sender IDs than workers.
+    pub fn sender_ids(&self, workers: usize) -> Result<Vec<u16>, Error> {
+        let SenderIds { first, last } = self.node.sender_ids;
+        let ids: Vec<u16> = (first..=last).take(workers).collect();
+        if ids.len() == workers {
+            return Ok(ids);
+        }
+        let message = format!(
+            "`sender_ids` has {}, but there are {workers} workers, one for each queue, and each needs one of its own: widen \
+             the range, or choose fewer `queues`",
+            ids.len()
+        );
+        Err(Error::whole_file(&self.file, message))
+    }
+}
+
 /// The host that runs this program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {
@@ -59,6 +81,8 @@ pub struct Node {
     pub control: PathBuf,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub metrics: Option<SocketAddr>,
+    /// How long the node carries traffic after it was told to stop: the time routing has to move away. Whole seconds.
+    pub drain_time: Duration,
 }
 
 /// An inclusive range of SATP sender IDs.

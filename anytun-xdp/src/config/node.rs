@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anytun_common::map::{MAX_INTERFACES, QUEUES_PER_INTERFACE};
 
@@ -12,13 +13,19 @@ use super::names::{Names, check_name};
 use super::{Interface, Node, Queues, SenderIds, XdpMode};
 
 const STATE_DIR: &str = "/var/lib/anytun-xdp";
-const CONTROL: &str = "/run/anytun-xdp/control.sock";
+pub(super) const CONTROL: &str = "/run/anytun-xdp/control.sock";
+
+/// Seconds of the longest `drain_time`.
+const LONGEST_DRAIN: i64 = 600;
 
 /// Octets of the longest path of a unix socket: `sun_path` without its closing zero (unix(7)).
 const SOCKET_PATH: usize = 107;
 
 /// Octets of the longest name of an interface: `IFNAMSIZ` without its closing zero (netdevice(7)).
 const INTERFACE_NAME: usize = 15;
+
+/// The interface on which a host talks to itself.
+const LOOPBACK: &str = "lo";
 
 /// Reads `[node]`. Relative paths are relative to `directory`.
 pub(super) fn node(report: &mut Report, table: &Table<'_>, directory: &Path) -> Option<Node> {
@@ -41,7 +48,18 @@ pub(super) fn node(report: &mut Report, table: &Table<'_>, directory: &Path) -> 
         true => Some(metrics(report, table)?),
         false => None,
     };
-    Some(Node { name: name?, state_dir: state_dir?, sender_ids: sender_ids?, control: control?, metrics })
+    let drain_time = match table.has("drain_time") {
+        true => table.integer(report, "drain_time", 0..=LONGEST_DRAIN)?.value,
+        false => 0,
+    };
+    Some(Node {
+        name: name?,
+        state_dir: state_dir?,
+        sender_ids: sender_ids?,
+        control: control?,
+        metrics,
+        drain_time: Duration::from_secs(drain_time),
+    })
 }
 
 fn path(report: &mut Report, table: &Table<'_>, key: &str, default: &str, directory: &Path) -> Option<PathBuf> {
@@ -111,7 +129,11 @@ fn interface(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Optio
             let rule = format!("at most {INTERFACE_NAME} octets without white space, `/` and `:`");
             report.error(table.line_of("name"), format!("no interface can be named {name:?}; names have {rule}"));
         }
-        usable.then_some(name)
+        if name == LOOPBACK {
+            let line = table.line_of("name");
+            report.error(line, "`lo` never carries packets of clients; name the interface that they arrive on");
+        }
+        (usable && name != LOOPBACK).then_some(name)
     });
     let modes = [
         ("auto", XdpMode::Auto),

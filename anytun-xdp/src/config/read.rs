@@ -1,10 +1,11 @@
 //! From a file to the typed configuration.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::client::{Clients, Surroundings};
@@ -16,7 +17,11 @@ use super::{Config, Problem, node, service};
 
 /// The tables and keys there are, in the order of the README.
 static SCHEMAS: [Schema; 5] = [
-    Schema { name: "node", repeated: false, keys: &["name", "state_dir", "sender_ids", "control", "metrics"] },
+    Schema {
+        name: "node",
+        repeated: false,
+        keys: &["name", "state_dir", "sender_ids", "control", "metrics", "drain_time"],
+    },
     Schema { name: "interface", repeated: true, keys: &["name", "xdp", "queues"] },
     Schema { name: "service", repeated: true, keys: &["name", "address", "port", "udp_checksum"] },
     Schema { name: "network", repeated: true, keys: &["name", "kind", "more_specifics"] },
@@ -50,17 +55,12 @@ static SCHEMAS: [Schema; 5] = [
 /// # Errors
 /// Every problem with its line, in the order of the file; one problem without a line when the file cannot be read.
 pub fn read(file: &Path) -> Result<Config, Error> {
-    let cannot_read = |error: std::io::Error| Error::whole_file(file, format!("cannot be read: {error}"));
-    let mut opened = File::open(file).map_err(cannot_read)?;
-    let metadata = opened.metadata().map_err(cannot_read)?;
-    let mut octets = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).saturating_add(1)));
-    opened.read_to_end(&mut octets).map_err(cannot_read)?;
+    let (octets, mode) = content(file).map_err(|error| Error::whole_file(file, format!("cannot be read: {error}")))?;
     let text = std::str::from_utf8(&octets).map_err(|error| {
         let line = octets[..error.valid_up_to()].iter().filter(|octet| **octet == b'\n').count() + 1;
         Error { file: file.to_owned(), problems: vec![Problem { line, message: "is not UTF-8".to_owned() }] }
     })?;
     let (mut config, inline) = typed(text, file)?;
-    let mode = metadata.mode() & 0o7777;
     if inline && mode & 0o044 != 0 {
         let message = format!(
             "holds secrets and has mode {mode:04o}, so others than its owner can read them; run: chmod 600 {}, or use \
@@ -70,6 +70,35 @@ pub fn read(file: &Path) -> Result<Config, Error> {
         config.warnings.insert(0, Problem { line: 0, message });
     }
     Ok(config)
+}
+
+/// What is in a file, and its mode.
+fn content(file: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
+    let mut opened = File::open(file)?;
+    let metadata = opened.metadata()?;
+    let mut octets = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).saturating_add(1)));
+    opened.read_to_end(&mut octets)?;
+    Ok((octets, metadata.mode() & 0o7777))
+}
+
+/// The control socket that a configuration names, whatever else is wrong with it: a node may run with an older one.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn control_path(file: &Path) -> Result<PathBuf, Error> {
+    let (octets, _) = content(file)
+        .map_err(|error| Error::whole_file(file, format!("cannot be read: {error}; --control names the socket")))?;
+    let directory = file.parent().unwrap_or(Path::new(""));
+    let text = std::str::from_utf8(&octets).unwrap_or_else(|error| {
+        // The part before the fault, which is valid.
+        std::str::from_utf8(&octets[..error.valid_up_to()]).unwrap_or_default()
+    });
+    let named = pieces::cut(text, &SCHEMAS).mixed.into_iter().find_map(|piece| {
+        let (root, _) = DeTable::parse_recoverable(&text[piece]);
+        let node = root.get_ref().get("node").map(|node| node.get_ref());
+        node.and_then(DeValue::as_table)?.get("control")?.get_ref().as_str().map(|path| directory.join(path))
+    });
+    Ok(named.unwrap_or_else(|| node::CONTROL.into()))
 }
 
 /// Checks the text of a configuration. `file` names it in messages; relative paths in it are relative to the directory

@@ -52,7 +52,7 @@ fn node(text: &mut Text<'_>, status: &Status) -> io::Result<()> {
         ("umem_bytes", "Size of all UMEMs.", &status.memory.umem_bytes),
         (
             "sequence_exhausted_keys",
-            "Keys with no sequence number left on this node.",
+            "Keys with no sequence number left for at least one worker.",
             &status.sequences.exhausted_keys,
         ),
     ];
@@ -62,6 +62,8 @@ fn node(text: &mut Text<'_>, status: &Status) -> io::Result<()> {
     }
     text.family("sequence_leases_written_total", Kind::Counter, "Leases of sequence numbers written to the state.")?;
     text.sample("sequence_leases_written_total", &[], status.sequences.leases_written)?;
+    text.family("sequence_lease_failures_total", Kind::Counter, "Attempts to write leases that failed.")?;
+    text.sample("sequence_lease_failures_total", &[], status.sequences.lease_failures)?;
     text.family("program_packets_total", Kind::Counter, "Packets by the verdict of the XDP program.")?;
     text.counts("program_packets_total", &[], "verdict", &status.program.verdicts)
 }

@@ -21,14 +21,14 @@ pub fn reloading() {
     }
 }
 
-/// The node drains and will stop.
-pub fn stopping(status: &str) {
-    send(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
-}
-
-/// One line for `systemctl status`.
-pub fn status(status: &str) {
-    send(&[NotifyState::Status(&one_line(status))]);
+/// The node drains and will have stopped within `time`; the service manager is to wait that long.
+pub fn stopping(status: &str, time: Duration) {
+    let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    send(&[
+        NotifyState::Stopping,
+        NotifyState::Status(&one_line(status)),
+        NotifyState::ExtendTimeoutUsec(microseconds),
+    ]);
 }
 
 /// The node is alive; to be sent only while every worker makes progress.
@@ -42,9 +42,12 @@ pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|timeout| timeout / 2)
 }
 
-/// A line break would start a new assignment in the message.
+/// Octets of a status. A datagram that is too large for the socket would be refused whole, READY=1 included.
+const LONGEST: usize = 1024;
+
+/// A status: a line break would start a new assignment in the message.
 fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ")
+    text[..text.floor_char_boundary(LONGEST)].replace(['\n', '\r'], " ")
 }
 
 fn send(message: &[NotifyState<'_>]) {
@@ -65,9 +68,8 @@ mod tests {
         if std::env::var_os("NOTIFY_SOCKET").is_some() {
             super::ready("2 clients\nREADY=0");
             super::reloading();
-            super::status("carrying traffic");
             super::watchdog();
-            super::stopping("draining");
+            super::stopping(&"ü".repeat(1000), Duration::from_secs(7));
             assert_eq!(super::watchdog_interval(), Some(Duration::from_secs(3)));
             return;
         }
@@ -84,7 +86,7 @@ mod tests {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         let receive = || {
-            let mut buffer = [0; 512];
+            let mut buffer = [0; 2048];
             let length = manager.recv(&mut buffer).unwrap();
             String::from_utf8(buffer[..length].to_vec()).unwrap()
         };
@@ -92,8 +94,8 @@ mod tests {
         let reloading = receive();
         let microseconds = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().trim_end();
         assert!(microseconds.parse::<u64>().unwrap() > 0);
-        assert_eq!(receive(), "STATUS=carrying traffic\n");
         assert_eq!(receive(), "WATCHDOG=1\n");
-        assert_eq!(receive(), "STOPPING=1\nSTATUS=draining\n");
+        let status = "ü".repeat(512);
+        assert_eq!(receive(), format!("STOPPING=1\nSTATUS={status}\nEXTEND_TIMEOUT_USEC=7000000\n"));
     }
 }

@@ -73,28 +73,42 @@ pub enum Error {
     Thread(#[from] io::Error),
 }
 
+/// The addresses of the servers, bound: what connects waits to be served.
+#[derive(Debug)]
+pub struct Listeners {
+    control: UnixListener,
+    metrics: Option<TcpListener>,
+    socket: ControlSocket,
+}
+
 /// The running servers. Dropping it stops them, too.
 #[derive(Debug)]
 pub struct Server {
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
-    metrics: Option<SocketAddr>,
     // Dropped last: the socket file goes when nobody answers on it any more.
     _socket: ControlSocket,
 }
 
-impl Server {
-    /// Binds the control socket at `control` and the TCP address `metrics`, and serves `source` on both in a thread of
-    /// its own. What connects once this has returned is answered.
+impl Listeners {
+    /// Binds the control socket at `control` and the TCP address `metrics`.
     ///
     /// # Errors
     ///
-    /// Another node answers on the control socket, an address cannot be bound, or the thread cannot be started.
-    pub fn start(control: &Path, metrics: Option<SocketAddr>, source: Arc<dyn Source>) -> Result<Self, Error> {
+    /// Another node answers on the control socket, or an address cannot be bound.
+    pub fn bind(control: &Path, metrics: Option<SocketAddr>) -> Result<Self, Error> {
         let (socket, control) = socket::open(control)?;
         let metrics = metrics.map(|address| bind_metrics(address).map_err(|error| Error::Metrics { address, error }));
-        let metrics = metrics.transpose()?;
-        let address = metrics.as_ref().map(TcpListener::local_addr).transpose()?;
+        Ok(Self { control, metrics: metrics.transpose()?, socket })
+    }
+
+    /// Serves `source` on both in a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
+    pub fn serve(self, source: Arc<dyn Source>) -> Result<Server, Error> {
+        let Self { control, metrics, socket } = self;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .thread_name("control-blocking")
@@ -108,12 +122,14 @@ impl Server {
             }
             runtime.shutdown_timeout(GRACE);
         })?;
-        Ok(Self { stop, thread: Some(thread), metrics: address, _socket: socket })
+        Ok(Server { stop, thread: Some(thread), _socket: socket })
     }
+}
 
-    /// Where metrics are served, with the real port where port 0 was asked for.
-    pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.metrics
+impl Server {
+    /// Whether somebody still serves; nobody does after a failure or panic.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Stops accepting, lets answers under way finish for at most two seconds, and removes the control socket.
@@ -309,7 +325,7 @@ async fn readiness(State(service): State<Service>) -> Answer {
 
 async fn health(State(service): State<Service>) -> Answer {
     Ok(match ask(&service.source, |source| source.health()).await? {
-        Ok(()) => verdict(true, "every worker makes progress".into()),
+        Ok(()) => verdict(true, "every worker makes progress, and leases can be written".into()),
         Err(reason) => verdict(false, reason),
     })
 }

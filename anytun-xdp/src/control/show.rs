@@ -74,6 +74,9 @@ fn head(status: &Status) -> String {
     );
     let sequences = status.sequences;
     let _ = write!(text, "sequence numbers: {} leases written", thousands(sequences.leases_written));
+    if sequences.lease_failures > 0 {
+        let _ = write!(text, ", {} times NOT WRITTEN", thousands(sequences.lease_failures));
+    }
     if sequences.exhausted_keys > 0 {
         let _ = write!(text, ", EXHAUSTED for {} keys", thousands(sequences.exhausted_keys));
     }
@@ -379,8 +382,9 @@ replayed     1,000  worker  a sequence number seen before, or older than the cli
         status.workers[0].ledger.holds = false;
         status.interfaces[0].up = false;
         status.sequences.exhausted_keys = 1;
+        status.sequences.lease_failures = 2;
         let text = show(&status, None, Duration::ZERO);
-        for word in ["BROKEN", "DOWN", "EXHAUSTED for 1 keys"] {
+        for word in ["BROKEN", "DOWN", "EXHAUSTED for 1 keys", "2 times NOT WRITTEN"] {
             assert!(text.contains(word), "{word} is missing in\n{text}");
         }
     }

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals as Incoming};
 
@@ -16,26 +17,28 @@ pub enum Signal {
     Reload,
 }
 
-/// Handlers for SIGTERM, SIGINT and SIGHUP that turn each into a [`Signal`].
-///
-/// Handlers are of the whole process, so no thread started before or after can lose a signal to its default action;
-/// create this first all the same. A system call in any thread may return EINTR. Dropping it ends its thread, but leaves
-/// the handlers: signals are ignored from then on.
+/// Handlers for SIGTERM, SIGINT and SIGHUP. They are of the whole process and stay to its end, so no signal takes its
+/// default action from here on. A system call in any thread may return EINTR.
 #[derive(Debug)]
-pub struct Signals {
-    handle: Handle,
-    thread: Option<JoinHandle<()>>,
-    receiver: Receiver<Signal>,
-}
+pub struct Handlers(Incoming);
 
-impl Signals {
-    /// Installs the handlers; what arrives once this has returned is not lost.
+impl Handlers {
+    /// Installs the handlers; what arrives once this has returned is kept.
     ///
     /// # Errors
     ///
-    /// The system's, when a handler cannot be installed or the thread not be started.
-    pub fn start() -> io::Result<Self> {
-        let mut incoming = Incoming::new([SIGTERM, SIGINT, SIGHUP])?;
+    /// The system's, when a handler cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        Incoming::new([SIGTERM, SIGINT, SIGHUP]).map(Self)
+    }
+
+    /// Starts the thread that passes signals on, also those that came before.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when the thread cannot be started.
+    pub fn listen(self) -> io::Result<Signals> {
+        let Self(mut incoming) = self;
         let handle = incoming.handle();
         let (sender, receiver) = unbounded();
         let thread = Builder::new().name("signals".into()).spawn(move || {
@@ -46,12 +49,27 @@ impl Signals {
                 }
             }
         })?;
-        Ok(Self { handle, thread: Some(thread), receiver })
+        Ok(Signals { handle, thread: Some(thread), receiver })
     }
+}
 
-    /// Where the signals arrive.
-    pub fn receiver(&self) -> &Receiver<Signal> {
-        &self.receiver
+/// Each SIGTERM, SIGINT and SIGHUP as a [`Signal`]. Dropping it ends its thread; signals are ignored from then on.
+#[derive(Debug)]
+pub struct Signals {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+    receiver: Receiver<Signal>,
+}
+
+impl Signals {
+    /// What has arrived, of several the most pressing: to drain, else to reload once. Waits up to `patience`.
+    ///
+    /// # Errors
+    ///
+    /// Nothing came; or, `Disconnected`, nothing will.
+    pub fn next(&self, patience: Duration) -> Result<Signal, RecvTimeoutError> {
+        let first = self.receiver.recv_timeout(patience)?;
+        Ok(self.receiver.try_iter().fold(first, |one, other| if one == Signal::Drain { one } else { other }))
     }
 }
 
@@ -67,20 +85,38 @@ impl Drop for Signals {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use nix::sys::signal::{Signal as Number, raise};
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     #[test]
     fn each_signal_arrives_as_what_it_asks_for() {
-        let signals = Signals::start().unwrap();
+        let handlers = Handlers::install().unwrap();
+        raise(Number::SIGHUP).unwrap();
+        let signals = handlers.listen().unwrap();
+        assert_eq!(signals.next(PATIENCE), Ok(Signal::Reload), "what came before the thread is not lost");
         for (number, expected) in
             [(Number::SIGHUP, Signal::Reload), (Number::SIGTERM, Signal::Drain), (Number::SIGINT, Signal::Drain)]
         {
             raise(number).unwrap();
-            assert_eq!(signals.receiver().recv_timeout(Duration::from_secs(10)), Ok(expected), "{number}");
+            assert_eq!(signals.next(PATIENCE), Ok(expected), "{number}");
         }
+    }
+
+    #[test]
+    fn of_several_signals_the_most_pressing_counts() {
+        let (sender, receiver) = unbounded();
+        let handle = Incoming::new([0; 0]).unwrap().handle();
+        let signals = Signals { handle, thread: None, receiver };
+        for signal in [Signal::Reload, Signal::Drain, Signal::Reload, Signal::Reload] {
+            sender.send(signal).unwrap();
+        }
+        assert_eq!(signals.next(PATIENCE), Ok(Signal::Drain));
+        sender.send(Signal::Reload).unwrap();
+        sender.send(Signal::Reload).unwrap();
+        assert_eq!(signals.next(PATIENCE), Ok(Signal::Reload));
+        assert_eq!(signals.next(Duration::ZERO), Err(RecvTimeoutError::Timeout));
     }
 }

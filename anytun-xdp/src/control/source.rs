@@ -21,11 +21,12 @@ pub trait Source: Send + Sync + 'static {
     /// Whether the node wants traffic. Not ready from the moment [`drain`](Source::drain) was called.
     fn readiness(&self) -> Readiness;
 
-    /// Whether every worker makes progress; [`Progress`](super::health::Progress) can tell.
+    /// Whether every worker makes progress, as [`Progress`](super::health::Progress) can tell, and has sequence numbers
+    /// to come.
     ///
     /// # Errors
     ///
-    /// Which worker stands still, since when.
+    /// Which worker stands still, since when, or what else is wrong.
     fn health(&self) -> Result<(), String>;
 
     /// Reads the configuration again and puts it into force; returns one line that says what changed.

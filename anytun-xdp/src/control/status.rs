@@ -268,10 +268,12 @@ pub struct Traffic {
 /// Sequence numbers and their leases.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Sequences {
-    /// Keys for which every sequence number of every sender ID of this node is used up.
+    /// Keys in use for which at least one worker has used up every sequence number of its share of the sender IDs.
     pub exhausted_keys: u64,
     /// Leases written to `state_dir` since the start.
     pub leases_written: u64,
+    /// Attempts to write leases that failed since the start.
+    pub lease_failures: u64,
 }
 
 #[cfg(test)]
@@ -326,7 +328,7 @@ mod tests {
                     "rx": {"packets": 0, "bytes": 0}, "tx": {"packets": 0, "bytes": 0}, "drops": {},
                 },
             ],
-            "sequences": {"exhausted_keys": 0, "leases_written": 3},
+            "sequences": {"exhausted_keys": 0, "leases_written": 3, "lease_failures": 0},
         });
         let status = sample::status();
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);

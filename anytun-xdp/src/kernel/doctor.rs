@@ -2,14 +2,17 @@
 //! privileges as far as the kernel answers.
 
 use std::fmt;
+use std::num::NonZero;
 use std::path::Path;
 use std::thread;
 
 use anytun_common::map::QUEUES_PER_INTERFACE;
 use aya::util::KernelVersion;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, eaccess};
 
-use super::{HostError, Link, Xsk, privilege, program, xsk};
-use crate::config::{Interface, Queues, XdpMode};
+use super::{HostError, Link, Xsk, privilege, program, queues, xsk};
+use crate::config::{Config, Interface, Queues, XdpMode};
 
 /// XDP programs can be attached by links that go with the process since this kernel.
 const OLDEST: KernelVersion = KernelVersion::new(5, 9, 0);
@@ -74,8 +77,25 @@ impl Finding {
     }
 }
 
+/// Looks at the host for everything a configuration asks of it.
+pub fn examine_all(config: &Config) -> Vec<Finding> {
+    let (mut findings, workers) = look(&config.interfaces);
+    if let Some(Err(error)) = workers.map(|workers| config.sender_ids(workers)) {
+        let says = error.problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; ");
+        findings.push(Finding { severity: Severity::Fatal, what: says, mend: None });
+    }
+    findings.extend(directory("state_dir", &config.node.state_dir));
+    findings.extend(config.node.control.parent().and_then(|path| directory("control", path)));
+    findings
+}
+
 /// Looks at the host and at the interfaces of a configuration.
 pub fn examine(interfaces: &[Interface]) -> Vec<Finding> {
+    look(interfaces).0
+}
+
+/// The findings, and how many workers there would be.
+fn look(interfaces: &[Interface]) -> (Vec<Finding>, Option<usize>) {
     let mut findings = vec![kernel()];
     findings.extend(af_xdp());
     findings.push(privileges());
@@ -89,9 +109,15 @@ pub fn examine(interfaces: &[Interface]) -> Vec<Finding> {
             Err(error) => findings.push(Finding::from_error(&error)),
         }
     }
-    findings.extend(memory(&links));
-    findings.extend(workers(&links));
-    findings
+    let workers = same_queues(&links);
+    match &workers {
+        Ok(workers) => {
+            findings.extend(memory(&links, *workers));
+            findings.push(processors(&links, *workers));
+        }
+        Err(finding) => findings.extend(finding.clone()),
+    }
+    (findings, workers.ok())
 }
 
 fn kernel() -> Finding {
@@ -155,7 +181,7 @@ fn examine_link(link: &Link, interface: &Interface) -> Vec<Finding> {
     ))];
     findings.extend(state(link));
     findings.extend(attached(link));
-    findings.extend(queues(link, interface.queues));
+    findings.extend(unused_queues(link, interface.queues));
     findings.extend(mtu(link, interface.xdp));
     findings.extend(offloads(link));
     if interface.xdp == XdpMode::Generic {
@@ -197,7 +223,7 @@ fn attached(link: &Link) -> Option<Finding> {
 }
 
 /// Queues without a socket: packets that arrive on one go to the kernel.
-fn queues(link: &Link, queues: Queues) -> Option<Finding> {
+fn unused_queues(link: &Link, queues: Queues) -> Option<Finding> {
     let name = &link.name;
     let (first, last) = match queues {
         Queues::All => (0, link.queues.min(QUEUES_PER_INTERFACE) - 1),
@@ -260,11 +286,19 @@ fn offloads(link: &Link) -> Vec<Finding> {
         .collect()
 }
 
+/// The queues that get a worker, the same on every interface. An interface that lacks one has been told of already.
+fn same_queues(links: &[(Link, &Interface)]) -> Result<usize, Option<Finding>> {
+    if links.is_empty() || links.iter().any(|(link, interface)| queues::resolve(interface, link).is_err()) {
+        return Err(None);
+    }
+    let pairs: Vec<_> = links.iter().map(|(link, interface)| (*interface, link)).collect();
+    queues::common(&pairs).map(|queues| queues.len()).map_err(|error| Some(Finding::from_error(&error)))
+}
+
 /// Whether the memory that the workers lock is allowed.
-fn memory(links: &[(Link, &Interface)]) -> Option<Finding> {
-    let workers = links.iter().map(|(link, interface)| sockets(link, interface)).max()?;
+fn memory(links: &[(Link, &Interface)], workers: usize) -> Option<Finding> {
     let largest = links.iter().map(|(link, _)| link.mtu).max()?;
-    let needed = u64::from(workers) * xsk::umem_octets(links.len() as u32, largest)?;
+    let needed = workers as u64 * xsk::umem_octets(links.len() as u32, largest)?;
     let mebibytes = |octets: u64| octets.div_ceil(1 << 20);
     match privilege::locked_memory() {
         Ok(Some(limit)) if limit < needed => Some(Finding::hurts(
@@ -277,26 +311,32 @@ fn memory(links: &[(Link, &Interface)]) -> Option<Finding> {
 }
 
 /// Whether there is a processor for each worker.
-fn workers(links: &[(Link, &Interface)]) -> Option<Finding> {
-    let (link, workers) =
-        links.iter().map(|(link, interface)| (link, sockets(link, interface))).max_by_key(|most| most.1)?;
-    let processors = thread::available_parallelism().map_or(1, |count| count.get() as u32);
-    Some(if workers > processors {
+fn processors(links: &[(Link, &Interface)], workers: usize) -> Finding {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    if workers > processors {
+        let commands: Vec<_> =
+            links.iter().map(|(link, _)| format!("`ethtool -L {} combined {processors}`", link.name)).collect();
         Finding::hurts(
             format!("{workers} queues make {workers} workers, and there are {processors} processors"),
-            format!("`ethtool -L {} combined {processors}`", link.name),
+            commands.join(", "),
         )
     } else {
         Finding::good(format!("workers: {workers}, on {processors} processors"))
-    })
+    }
 }
 
-/// Sockets that an interface gets: one for each of its queues.
-fn sockets(link: &Link, interface: &Interface) -> u32 {
-    match interface.queues {
-        Queues::All => link.queues.min(QUEUES_PER_INTERFACE),
-        Queues::Range(first, last) => last.saturating_sub(first).saturating_add(1).min(QUEUES_PER_INTERFACE),
-    }
+/// Whether a file can be made in a directory, or the directory in the nearest one that is there.
+fn directory(key: &str, path: &Path) -> Option<Finding> {
+    let there = path.ancestors().find(|part| !part.as_os_str().is_empty() && part.exists())?;
+    let refused = match there.is_dir() {
+        true => eaccess(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?,
+        false => Errno::ENOTDIR,
+    };
+    let place = if there == path { String::new() } else { format!(" would be made in {}, which", there.display()) };
+    Some(Finding::fatal(
+        format!("{}{place} cannot be written to by this user: {}", path.display(), refused.desc()),
+        format!("make it writable, or set node.{key}"),
+    ))
 }
 
 #[cfg(test)]
@@ -304,28 +344,19 @@ mod tests {
     use super::*;
 
     fn link() -> Link {
-        Link {
-            name: "eth0".into(),
-            ifindex: u32::MAX,
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu: 1500,
-            driver: "mlx5_core".into(),
-            queues: 8,
-            up: true,
-            carrier: true,
-        }
+        Link::example()
     }
 
     #[test]
     fn queues_without_a_socket_are_named_and_missing_ones_are_fatal() {
-        assert_eq!(queues(&link(), Queues::All), None);
-        assert_eq!(queues(&link(), Queues::Range(0, 7)), None);
-        let some = queues(&link(), Queues::Range(0, 3)).unwrap();
+        assert_eq!(unused_queues(&link(), Queues::All), None);
+        assert_eq!(unused_queues(&link(), Queues::Range(0, 7)), None);
+        let some = unused_queues(&link(), Queues::Range(0, 3)).unwrap();
         assert_eq!(some.severity, Severity::Hurts);
         assert!(some.mend.unwrap().contains("`ethtool -L eth0 combined 4`"));
-        assert_eq!(queues(&link(), Queues::Range(0, 8)).unwrap().severity, Severity::Fatal);
+        assert_eq!(unused_queues(&link(), Queues::Range(0, 8)).unwrap().severity, Severity::Fatal);
         let many = Link { queues: 100, ..link() };
-        assert!(queues(&many, Queues::All).unwrap().mend.unwrap().contains("combined 64"));
+        assert!(unused_queues(&many, Queues::All).unwrap().mend.unwrap().contains("combined 64"));
     }
 
     #[test]
@@ -336,6 +367,17 @@ mod tests {
         assert_eq!(mtu(&jumbo, XdpMode::Generic), None);
         let jumbo = Link { mtu: 9000, ..link() };
         assert_eq!(mtu(&jumbo, XdpMode::Generic).unwrap().severity, Severity::Fatal);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_fatal() {
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(directory("state_dir", &home.path().join("a/b")), None);
+        let file = home.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let refused = directory("state_dir", &file.join("state")).unwrap();
+        assert_eq!(refused.severity, Severity::Fatal);
+        assert!(refused.what.contains("/file, which cannot be written to by this user: Not a directory"), "{refused}");
     }
 
     #[test]

@@ -23,8 +23,9 @@ pub enum HostError {
     },
     /// Another XDP program is attached; it is never replaced.
     #[error(
-        "{interface} already runs the XDP program {id} ({name}, {mode}), which is left alone; if it is not needed, stop the \
-         program that owns it, or remove it with `ip link set dev {interface} {flag} off`",
+        "{interface} already runs the XDP program {id} ({name}, {mode}), which is left alone; if it is not needed, stop \
+         what owns it. One that `bpftool link list` shows goes with `bpftool link detach id` and the number of its link, \
+         any other with `ip link set dev {interface} {flag} off`",
         flag = link_flag(mode)
     )]
     ForeignProgram {
@@ -89,5 +90,6 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("42") && text.contains("filter"), "{text}");
         assert!(text.contains("`ip link set dev eth0 xdpgeneric off`"), "{text}");
+        assert!(text.contains("`bpftool link detach id`"), "ip cannot remove what a link holds: {text}");
     }
 }

@@ -29,6 +29,19 @@ pub struct Link {
     pub carrier: bool,
 }
 
+/// What has become of an interface since it was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkState {
+    /// Up, with a carrier, and running the node's program.
+    Up,
+    /// As before, but down or without a carrier.
+    Down,
+    /// It is gone, or another one has its name now.
+    Gone,
+    /// It does not run the node's program any more.
+    Detached,
+}
+
 /// An XDP program that is attached to an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attached {
@@ -81,10 +94,22 @@ impl Link {
             .map_err(|error| HostError::other(format!("asking which XDP program {} runs", self.name), error))
     }
 
-    /// Whether it is up and has a carrier now.
-    pub fn is_up(&self) -> bool {
+    /// How it is now, for a node whose program has the kernel's number `program`.
+    pub fn state(&self, program: u32) -> LinkState {
+        if if_nametoindex(self.name.as_str()) != Ok(self.ifindex) {
+            return LinkState::Gone;
+        }
+        let runs = |ids: libbpf_sys::bpf_xdp_query_opts| {
+            [ids.prog_id, ids.drv_prog_id, ids.hw_prog_id, ids.skb_prog_id].contains(&program)
+        };
+        if !query(self.ifindex).is_ok_and(runs) {
+            return LinkState::Detached;
+        }
         let ready = libc::IFF_UP | libc::IFF_RUNNING;
-        Ethtool::new(&self.name).and_then(|ethtool| ethtool.flags()).is_ok_and(|flags| flags & ready == ready)
+        match Ethtool::new(&self.name).and_then(|ethtool| ethtool.flags()) {
+            Ok(flags) if flags & ready == ready => LinkState::Up,
+            _ => LinkState::Down,
+        }
     }
 
     /// The offloads that are on, by the kernel's names; empty when the driver does not say.
@@ -93,7 +118,11 @@ impl Link {
     }
 
     /// Refuses an interface that runs an XDP program.
-    pub(super) fn refuse_foreign_program(&self) -> Result<(), HostError> {
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::ForeignProgram`]; [`HostError::Other`] when the kernel does not answer.
+    pub fn refuse_foreign_program(&self) -> Result<(), HostError> {
         match self.attached()? {
             None => Ok(()),
             Some(Attached { id, name, mode }) => {
@@ -121,6 +150,17 @@ fn queues(ethtool: &Ethtool) -> u32 {
 }
 
 fn attached(ifindex: u32) -> io::Result<Option<Attached>> {
+    let (id, mode) = match query(ifindex)? {
+        libbpf_sys::bpf_xdp_query_opts { drv_prog_id: id @ 1.., .. } => (id, "native"),
+        libbpf_sys::bpf_xdp_query_opts { hw_prog_id: id @ 1.., .. } => (id, "offloaded"),
+        libbpf_sys::bpf_xdp_query_opts { skb_prog_id: id @ 1.., .. } => (id, "generic"),
+        _ => return Ok(None),
+    };
+    Ok(Some(Attached { id, name: program_name(id), mode }))
+}
+
+/// The kernel's numbers of the XDP programs an interface runs.
+fn query(ifindex: u32) -> io::Result<libbpf_sys::bpf_xdp_query_opts> {
     let ifindex = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
     let mut options = libbpf_sys::bpf_xdp_query_opts {
         sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
@@ -131,13 +171,7 @@ fn attached(ifindex: u32) -> io::Result<Option<Attached>> {
     if result < 0 {
         return Err(io::Error::from_raw_os_error(-result));
     }
-    let (id, mode) = match options {
-        libbpf_sys::bpf_xdp_query_opts { drv_prog_id: id @ 1.., .. } => (id, "native"),
-        libbpf_sys::bpf_xdp_query_opts { hw_prog_id: id @ 1.., .. } => (id, "offloaded"),
-        libbpf_sys::bpf_xdp_query_opts { skb_prog_id: id @ 1.., .. } => (id, "generic"),
-        _ => return Ok(None),
-    };
-    Ok(Some(Attached { id, name: program_name(id), mode }))
+    Ok(options)
 }
 
 /// The name of a loaded program, when the process may read it.
@@ -150,8 +184,33 @@ fn program_name(id: u32) -> String {
 }
 
 #[cfg(test)]
+impl Link {
+    /// An interface that is not there.
+    pub(super) fn example() -> Self {
+        Self {
+            name: "eth0".into(),
+            ifindex: u32::MAX,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            driver: "mlx5_core".into(),
+            queues: 8,
+            up: true,
+            carrier: true,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_another_interface_has_now_is_gone() {
+        let old = Link { name: "lo".into(), ..Link::example() };
+        assert_eq!(old.state(1), LinkState::Gone);
+        let lo = Link { ifindex: if_nametoindex("lo").unwrap(), ..old };
+        assert_eq!(lo.state(u32::MAX), LinkState::Detached);
+    }
 
     #[test]
     fn a_missing_interface_is_answered_with_those_there_are() {

@@ -11,9 +11,10 @@ mod ethtool;
 mod link;
 pub mod privilege;
 mod program;
+pub mod queues;
 mod xsk;
 
 pub use error::HostError;
-pub use link::{Attached, Link};
+pub use link::{Attached, Link, LinkState};
 pub use program::{Program, TestRun};
 pub use xsk::{Frame, PortReport, PortSpec, Waker, Xsk, XskStatistics, XskStats};

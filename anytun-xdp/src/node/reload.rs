@@ -1,11 +1,14 @@
 //! Puts a changed configuration into force while packets flow.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, TryLockError};
 
-use tracing::{error, info, warn};
+use anytun_common::map::ServiceKey;
+use tracing::{error, info};
 
 use super::report::unix_time;
-use super::start::{Running, fingerprints};
+use super::running::{Running, lock};
+use super::start::warn_of;
 use crate::config::{self, Config, Interface, Node};
 use crate::control::status::Reload;
 use crate::table::{Service, Tables};
@@ -24,15 +27,43 @@ impl Fixed {
 
     /// Why `config` cannot replace a configuration with these parts.
     fn refuse(&self, config: &Config) -> Option<String> {
-        let table = match Fixed::of(config) {
-            new if new == *self => return None,
-            new if new.node != self.node => "[node]",
-            _ => "[[interface]]",
-        };
-        Some(format!(
-            "{}: {table} changed, which takes a restart; the old configuration goes on",
-            config.file.display()
-        ))
+        let Node { name, state_dir, sender_ids, control, metrics, drain_time } = &self.node;
+        let new = &config.node;
+        let parts = [
+            ("[node] name", *name != new.name),
+            ("[node] state_dir", *state_dir != new.state_dir),
+            ("[node] sender_ids", *sender_ids != new.sender_ids),
+            ("[node] control", *control != new.control),
+            ("[node] metrics", *metrics != new.metrics),
+            ("[node] drain_time", *drain_time != new.drain_time),
+            ("[[interface]]", self.interfaces != config.interfaces),
+        ];
+        let changed: Vec<&str> = parts.iter().filter(|(_, changed)| *changed).map(|(part, _)| *part).collect();
+        (!changed.is_empty()).then(|| {
+            format!(
+                "{}: {} changed, which takes a restart; the old configuration goes on",
+                config.file.display(),
+                changed.join(", ")
+            )
+        })
+    }
+}
+
+/// Reloads of a running node.
+#[derive(Default)]
+pub(super) struct Reloads {
+    /// Held while a configuration is put into force, or keys of earlier ones are forgotten.
+    turn: Mutex<()>,
+    /// Tables that are no longer in force, until no worker reads them any more: then they are freed here, as to free many
+    /// clients takes longer than a worker may stand still.
+    retired: Mutex<Vec<Arc<Tables>>>,
+    last: Mutex<Option<Reload>>,
+}
+
+impl Reloads {
+    /// How the last one went.
+    pub(super) fn last(&self) -> Option<Reload> {
+        lock(&self.last).clone()
     }
 }
 
@@ -45,42 +76,70 @@ impl Running {
             Err(message) => error!("reload refused: {message}"),
         }
         let message = outcome.clone().unwrap_or_else(|refused| refused);
-        self.set_last_reload(Reload { ok: outcome.is_ok(), at_unix: unix_time(), message });
+        *lock(&self.reloads.last) = Some(Reload { ok: outcome.is_ok(), at_unix: unix_time(), message });
         outcome
     }
 
     fn try_reload(&self) -> Result<String, String> {
-        let _reloading = self.reloading();
+        let _turn = lock(&self.reloads.turn);
         let config = config::read(&self.file).map_err(|error| error.to_string())?;
         if let Some(reason) = self.fixed.refuse(&config) {
             return Err(reason);
         }
-        for warning in &config.warnings {
-            warn!("{}:{}: {}", config.file.display(), warning.line, warning.message);
-        }
-        // Not under the keeper's lock: leases in use are extended meanwhile.
-        let sequences = self
-            .with_keeper(|keeper| keeper.sequences(&fingerprints(&config)))
-            .ok_or("the node is stopping")?
-            .map_err(|error| error.to_string())?;
+        warn_of(&config);
+        let sequences = self.leases.sequences(&config).map_err(|error| format!("{error:#}"))?;
         let before = self.tables.load_full();
         let tables = Tables::build(&config, &self.host, sequences, Some(&before));
-        // The program steers to a service only once the workers know it, and forgets one before they do: so it
-        // gets the union first.
-        let keys: Vec<_> = tables.services.all().iter().map(Service::key).collect();
-        let mut both = keys.clone();
-        both.extend(before.services.all().iter().map(Service::key));
-        self.program().set_services(&both).map_err(|error| error.to_string())?;
-        let message = difference(&before, &tables);
-        self.tables.store(Arc::new(tables));
-        self.program().set_services(&keys).map_err(|error| error.to_string())?;
+        let mut message = difference(&before, &tables);
+        // The program steers to a service only while the workers know it: not to one that goes from before the change,
+        // and not to one that comes until after it.
+        let (old, new) = (services(&before), services(&tables));
+        let both: Vec<_> = old.iter().filter(|key| new.contains(key)).copied().collect();
+        let narrowed = self.program().set_services(&both);
+        if let Err(reason) = narrowed {
+            if let Err(error) = self.program().set_services(&old) {
+                error!("services of the old configuration are not steered any more: {error}; restart the node");
+            }
+            return Err(format!("{reason}; the old configuration goes on"));
+        }
+        let replaced = self.tables.swap(Arc::new(tables));
+        drop(before);
+        lock(&self.reloads.retired).push(replaced);
+        let widened = self.program().set_services(&new);
+        if let Err(error) = widened {
+            let warning = format!("the new configuration is in force, but new services are not steered: {error}");
+            error!("{warning}; reload again, or restart the node");
+            message = format!("{message}; {warning}");
+        }
         Ok(message)
     }
+
+    /// Frees what earlier configurations have left and nobody uses any more. To be called now and then.
+    pub(super) fn free_retired(&self) {
+        // A reload under way has leased numbers for keys that no tables know yet.
+        let _turn = match self.reloads.turn.try_lock() {
+            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Ok(turn) => turn,
+        };
+        let mut retired = lock(&self.reloads.retired);
+        let before = retired.len();
+        retired.retain(|tables| Arc::strong_count(tables) > 1);
+        if retired.len() < before {
+            let current = self.tables.load_full();
+            let used = retired.iter().chain([&current]).flat_map(|tables| &tables.clients);
+            self.leases.keep_only(&used.map(|client| client.fingerprint).collect::<HashSet<_>>());
+        }
+    }
+}
+
+fn services(tables: &Tables) -> Vec<ServiceKey> {
+    tables.services.all().iter().map(Service::key).collect()
 }
 
 /// How many clients came, went and stayed.
 fn difference(before: &Tables, after: &Tables) -> String {
-    let old: hashbrown::HashSet<&str> = before.clients.iter().map(|client| &*client.name).collect();
+    let old: HashSet<&str> = before.clients.iter().map(|client| &*client.name).collect();
     let kept = after.clients.iter().filter(|client| old.contains(&*client.name)).count();
     format!(
         "generation {}: {} clients, {} added, {} removed",

@@ -3,19 +3,19 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anytun_common::verdict::{Outcome, Verdict};
 use anytun_common::wire::{ethernet::Mac, unmapped};
 
-use super::start::{Running, WorkerView};
+use super::running::{Running, WorkerView};
 use crate::config::XdpMode;
 use crate::control::source::{Readiness, Source};
 use crate::control::status::{
-    Client, Counts, Interface, Io, Ledger, Memory, Mode, Program, Queue, Sequences, Service, State, Status, Traffic,
-    Worker, XskStatistics,
+    Client, Counts, Interface, Io, Ledger, Memory, Mode, Program, Queue, Service, State, Status, Traffic, Worker,
+    XskStatistics,
 };
-use crate::kernel::Link;
+use crate::kernel::{Link, LinkState};
 use crate::table::{self, ClientTotals, Tables};
 
 impl Source for Running {
@@ -31,14 +31,14 @@ impl Source for Running {
             uptime_seconds: self.start.elapsed().as_secs_f64(),
             config_file: self.file.display().to_string(),
             config_generation: tables.generation,
-            last_reload: self.last_reload(),
+            last_reload: self.reloads.last(),
             memory: Memory { rss_bytes: resident(), umem_bytes: self.umem_bytes },
             program: self.program_report(),
             interfaces: self.interfaces(),
             workers: self.workers.iter().enumerate().map(worker).collect(),
             services: tables.services.all().iter().map(service).collect(),
             clients: self.clients(&tables),
-            sequences: self.sequences(),
+            sequences: self.leases.status(),
         }
     }
 
@@ -49,19 +49,29 @@ impl Source for Running {
         if !self.is_ready() {
             return Readiness { ready: false, reason: "starting".into() };
         }
-        let down: Vec<&str> = self.links.iter().filter(|link| !link.is_up()).map(|link| link.name.as_str()).collect();
-        match down.len() {
-            0 => Readiness { ready: true, reason: "carrying traffic".into() },
-            count if count == self.links.len() => {
-                Readiness { ready: false, reason: format!("no interface is up: {}", down.join(", ")) }
-            }
-            _ => Readiness { ready: true, reason: format!("carrying traffic, but down: {}", down.join(", ")) },
+        if let Err(reason) = self.health() {
+            return Readiness { ready: false, reason };
         }
+        let states: Vec<_> = self.links.iter().map(|link| (link.name.as_str(), link.state(self.program_id))).collect();
+        let with = |wanted: LinkState| {
+            let names = states.iter().filter(|(_, state)| *state == wanted).map(|(name, _)| *name);
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let (gone, detached, down) = (with(LinkState::Gone), with(LinkState::Detached), with(LinkState::Down));
+        let any_up = states.iter().any(|(_, state)| *state == LinkState::Up);
+        let (ready, reason) = match (gone.as_str(), detached.as_str(), down.as_str()) {
+            ("", "", "") => (true, "carrying traffic".into()),
+            ("", "", down) if any_up => (true, format!("carrying traffic, but down: {down}")),
+            ("", "", down) => (false, format!("no interface is up: {down}")),
+            ("", detached, _) => (false, format!("the XDP program was taken off: {detached}; restart the node")),
+            (gone, _, _) => (false, format!("gone, or made anew: {gone}; restart the node")),
+        };
+        Readiness { ready, reason }
     }
 
     fn health(&self) -> Result<(), String> {
-        let turns = self.workers.iter().map(|worker| worker.counters.turns());
-        self.progress().observe(turns, Instant::now())
+        self.check_progress()?;
+        self.leases.failure().map_or(Ok(()), Err)
     }
 
     fn reload(&self) -> Result<String, String> {
@@ -79,7 +89,7 @@ impl Running {
         let counts = program.verdicts().unwrap_or([0; Verdict::COUNT]);
         let by_program = |verdict: &&Verdict| matches!(verdict.outcome(), Outcome::Steered | Outcome::Passed);
         let verdicts = Verdict::ALL.iter().filter(by_program).map(|&v| (v.name().into(), counts[v as usize])).collect();
-        Program { id: program.id().unwrap_or(0), verdicts }
+        Program { id: self.program_id, verdicts }
     }
 
     fn interfaces(&self) -> Vec<Interface> {
@@ -103,7 +113,7 @@ impl Running {
                 mac: mac(link.mac),
                 mtu: link.mtu,
                 driver: link.driver.clone(),
-                up: link.is_up(),
+                up: link.state(self.program_id) == LinkState::Up,
                 xdp: Mode { asked: asked.into(), got: attached(self.asked[slot]).into() },
                 queues: self.workers.iter().enumerate().filter_map(queue).collect(),
             }
@@ -133,11 +143,6 @@ impl Running {
             tx: Traffic { packets: totals.tx_packets, bytes: totals.tx_octets },
             drops: totals.drops().map(|(verdict, count)| (Cow::from(verdict.name()), count)).collect(),
         }
-    }
-
-    fn sequences(&self) -> Sequences {
-        let (leases_written, exhausted_keys) = self.lease_counts();
-        Sequences { exhausted_keys, leases_written }
     }
 }
 
@@ -230,11 +235,12 @@ pub(super) fn unix_time() -> u64 {
 }
 
 /// One line: what was asked for and what the kernel gave, for every interface.
-pub(super) fn summary(status: &Status) -> String {
+pub(super) fn summary(node: &Running) -> String {
     let interface = |i: &Interface| {
         let got: Vec<String> = i.queues.iter().map(|q| format!("{}:{}", q.queue, q.got)).collect();
         format!("{} asked {} got {} XDP, queues {}", i.name, i.xdp.asked, i.xdp.got, got.join(" "))
     };
-    let interfaces: Vec<String> = status.interfaces.iter().map(interface).collect();
-    format!("{} clients, {} workers; {}", status.clients.len(), status.workers.len(), interfaces.join("; "))
+    let interfaces: Vec<String> = node.interfaces().iter().map(interface).collect();
+    let clients = node.tables.load().clients.len();
+    format!("{clients} clients, {} workers; {}", node.workers.len(), interfaces.join("; "))
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::super::*;
 use super::{BASE, base_with, parsed};
@@ -15,6 +16,7 @@ state_dir = "/var/lib/anytun-xdp"      # sequence leases
 sender_ids = "1-64"                    # SATP sender IDs that only this node uses
 control = "/run/anytun-xdp/control.sock"
 metrics = "127.0.0.1:9464"             # /metrics /healthz /readyz; absent = off
+drain_time = 5
 
 [[interface]]
 name = "eth0"
@@ -57,6 +59,7 @@ fn the_full_example_is_read() {
             sender_ids: SenderIds { first: 1, last: 64 },
             control: "/run/anytun-xdp/control.sock".into(),
             metrics: Some("127.0.0.1:9464".parse().unwrap()),
+            drain_time: Duration::from_secs(5),
         }
     );
     assert_eq!(config.interfaces, [Interface { name: "eth0".to_owned(), xdp: XdpMode::Auto, queues: Queues::All }]);
@@ -69,20 +72,17 @@ fn the_full_example_is_read() {
     assert_eq!(client.crypto, Suite::DEFAULT);
     assert_eq!(client.role, Role::Left);
     assert_eq!(client.endpoint, Some("198.51.100.7:4444".parse::<SocketAddr>().unwrap()));
-    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
-    assert_eq!(warning.line, 29);
-    assert!(
-        warning.message.starts_with("client \"alice\": `passphrase` has less than 16 characters"),
-        "{}",
-        warning.message
-    );
+    let warnings: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.message.as_str())).collect();
+    let [(30, short), (37, endpoint)] = warnings[..] else { panic!("{warnings:?}") };
+    assert!(short.starts_with("client \"alice\": `passphrase` has less than 16 characters"), "{short}");
+    assert!(endpoint.starts_with("client \"alice\": `endpoint` has no effect in this version"), "{endpoint}");
 }
 
 #[test]
 fn defaults_are_those_of_the_full_example() {
     let config = parsed(BASE).unwrap();
     let full = parsed(FULL).unwrap();
-    assert_eq!(config.node, Node { metrics: None, ..full.node });
+    assert_eq!(config.node, Node { metrics: None, drain_time: Duration::ZERO, ..full.node });
     assert_eq!(config.interfaces, full.interfaces);
     assert_eq!(config.services, full.services);
     assert_eq!(config.networks, full.networks);
@@ -207,19 +207,57 @@ fn check_prints_what_it_means() {
   sequence leases in /var/lib/anytun-xdp
   control socket /run/anytun-xdp/control.sock
   metrics and health on http://127.0.0.1:9464/metrics, /healthz, /readyz
+  carries traffic for 5 s after it was told to stop
 interface eth0: native XDP, zero-copy where the driver is known to be good at it, else copy, all queues
 service anycast: 192.0.2.53:4444, 1 client
 network office: IP, 1 client, 2 prefixes
 client alice: MUX 1 of service anycast, network office
   10.9.0.11/32, fd00:9::11/128
   encrypted with AES-128 in counter mode, not authenticated, keys derived with AES-128 in counter mode; replay window of 1024; the node is left
-  sent to at 198.51.100.7:4444 until it speaks from elsewhere
+  endpoint 198.51.100.7:4444 is noted, but sent to once it has spoken
 "#;
     let explained = explain(&parsed(&text).unwrap());
     let (start, warnings) = explained.split_at(expected.len().min(explained.len()));
     assert_eq!(start, expected);
     let warnings: Vec<&str> = warnings.lines().collect();
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].starts_with("node.toml:29: warning: client \"alice\": `passphrase` has less than 16"));
-    assert!(warnings[1].starts_with("node.toml:34: warning: client \"alice\": `auth` null: anyone can forge"));
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert!(warnings[0].starts_with("node.toml:30: warning: client \"alice\": `passphrase` has less than 16"));
+    assert!(warnings[1].starts_with("node.toml:35: warning: client \"alice\": `auth` null: anyone can forge"));
+    assert!(warnings[2].starts_with("node.toml:38: warning: client \"alice\": `endpoint` has no effect"));
+}
+
+#[test]
+fn clients_that_only_their_service_tells_apart_are_warned_about() {
+    let second = "[[service]]\nname = \"second\"\naddress = \"192.0.2.54\"\nport = 4444\n\n[[network]]";
+    let text = BASE
+        .replace("[[network]]", second)
+        .replace("mux = 1", "mux = 1\nservice = \"anycast\"")
+        .replace("mux = 2", "mux = 1\nservice = \"second\"");
+    assert_eq!(parsed(&text).unwrap().warnings, []);
+    let text = text.replace("staple correct horse", "correct horse battery");
+    let [warning] = &parsed(&text).unwrap().warnings[..] else { panic!("no warning") };
+    let expected =
+        "client \"bob\": key, `mux` and `role` are those of client \"alice\" in line 23, under another service:";
+    assert_eq!(warning.line, 30);
+    assert!(warning.message.starts_with(expected), "{}", warning.message);
+    assert_eq!(parsed(&text.replacen("mux = 1\n", "mux = 1\nrole = \"right\"\n", 1)).unwrap().warnings, []);
+}
+
+/// A node may run with an older configuration than the one that is being edited.
+#[test]
+fn the_control_socket_is_found_in_a_broken_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("node.toml");
+    let path = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        control_path(&file).unwrap()
+    };
+    let broken = "mux = = 1\n[[client]]\nwrong = \"x\"";
+    assert_eq!(path(&base_with("mux = 1", broken)), Path::new("/run/anytun-xdp/control.sock"));
+    let named = BASE.replace("[node]", "[node]\ncontrol = \"c.sock\"");
+    assert_eq!(path(&named.replace("mux = 1", broken)), directory.path().join("c.sock"));
+    assert_eq!(path(&named.replace("sender_ids", "sender ids")), directory.path().join("c.sock"));
+    std::fs::remove_file(&file).unwrap();
+    let error = control_path(&file).unwrap_err().to_string();
+    assert!(error.contains("node.toml: cannot be read") && error.contains("--control"), "{error}");
 }

@@ -321,3 +321,23 @@ fn files_that_cannot_be_read() {
     std::fs::write(&binary, b"[node]\nname = \"\xff\"\n").unwrap();
     assert_eq!(read(&binary).unwrap_err().to_string(), format!("{}:2: is not UTF-8", binary.display()));
 }
+
+#[test]
+fn loopback_and_endless_draining() {
+    check(&[
+        (
+            "\"eth0\"",
+            "\"lo\"",
+            "node.toml:6: `lo` never carries packets of clients; name the interface that they arrive on",
+        ),
+        ("sender_ids", "drain_time = 601\nsender_ids", "node.toml:3: `drain_time` is 601; it must be 0 to 600"),
+    ]);
+}
+
+#[test]
+fn of_many_problems_the_first_are_shown() {
+    let found = refused(&format!("{BASE}{}", "[[client]]\n".repeat(30)));
+    let lines: Vec<&str> = found.lines().collect();
+    assert_eq!(lines.len(), 21, "{found}");
+    assert!(lines[19].starts_with("node.toml:") && lines[20].ends_with(" more"), "{found}");
+}

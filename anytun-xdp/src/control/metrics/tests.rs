@@ -103,6 +103,7 @@ fn every_part_of_the_status_is_there() {
         ("umem_bytes", vec![], 33_554_432.0),
         ("sequence_exhausted_keys", vec![], 0.0),
         ("sequence_leases_written_total", vec![], 3.0),
+        ("sequence_lease_failures_total", vec![], 0.0),
         ("program_packets_total", vec![("verdict", "not-udp")], 17.0),
         ("program_packets_total", vec![("verdict", "fragment")], 0.0),
         ("interface_mode", vec![("interface", "eth0"), ("driver", "veth"), ("asked", "auto"), ("got", "native")], 1.0),

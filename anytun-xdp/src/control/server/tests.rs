@@ -51,6 +51,7 @@ impl Source for Node {
 struct Lab {
     directory: TempDir,
     node: Arc<Node>,
+    metrics: SocketAddr,
     server: Server,
 }
 
@@ -58,9 +59,11 @@ impl Lab {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let node = Arc::new(Node::default());
-        let metrics = Some(([127, 0, 0, 1], 0).into());
-        let server = Server::start(&directory.path().join("control.sock"), metrics, node.clone()).unwrap();
-        Self { directory, node, server }
+        let any = Some(([127, 0, 0, 1], 0).into());
+        let listeners = Listeners::bind(&directory.path().join("control.sock"), any).unwrap();
+        let metrics = listeners.metrics.as_ref().unwrap().local_addr().unwrap();
+        let server = listeners.serve(node.clone()).unwrap();
+        Self { directory, node, metrics, server }
     }
 
     fn control(&self) -> PathBuf {
@@ -72,7 +75,7 @@ impl Lab {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.server.metrics_address().unwrap()).unwrap();
+        let stream = TcpStream::connect(self.metrics).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream
     }
@@ -153,7 +156,7 @@ fn metrics_are_served_as_prometheus_text() {
 #[test]
 fn a_second_node_is_refused_and_the_first_goes_on() {
     let lab = Lab::new();
-    let error = Server::start(&lab.control(), None, lab.node.clone()).unwrap_err().to_string();
+    let error = Listeners::bind(&lab.control(), None).unwrap_err().to_string();
     assert!(error.starts_with("another node is running (control socket "), "{error}");
     assert!(lab.client().status().is_ok());
 }
@@ -182,8 +185,7 @@ fn a_dead_node_is_told_from_a_missing_socket() {
 fn a_taken_metrics_address_is_an_error_of_the_start() {
     let lab = Lab::new();
     let control = lab.directory.path().join("other.sock");
-    let taken = lab.server.metrics_address();
-    let error = Server::start(&control, taken, lab.node.clone()).unwrap_err().to_string();
+    let error = Listeners::bind(&control, Some(lab.metrics)).unwrap_err().to_string();
     assert!(error.contains("set node.metrics to a free address"), "{error}");
     assert!(!control.exists());
 }

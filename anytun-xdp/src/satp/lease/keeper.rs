@@ -29,6 +29,7 @@ pub struct Keeper {
     senders: Senders,
     entries: HashMap<Fingerprint, Entry>,
     requests: Arc<ArrayQueue<Request>>,
+    written: u64,
 }
 
 /// The sequences of one key.
@@ -96,7 +97,17 @@ impl Keeper {
     }
 
     pub(super) fn with_store(store: Store, senders: Senders) -> Self {
-        Self { store, senders, entries: HashMap::new(), requests: Arc::new(ArrayQueue::new(REQUESTS)) }
+        Self { store, senders, entries: HashMap::new(), requests: Arc::new(ArrayQueue::new(REQUESTS)), written: 0 }
+    }
+
+    /// The store, if there was none before: then nothing is known of what was used, and every key starts at number 0.
+    pub fn new_store(&self) -> Option<&Path> {
+        self.store.new_file()
+    }
+
+    /// Leases written since the store was opened.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// The sequences of each key, one for each worker. Equal keys share theirs, also over calls. The leases of all new
@@ -112,6 +123,7 @@ impl Keeper {
                 let every = new.iter().flat_map(|key| (0..senders.workers).map(move |worker| (key, worker)));
                 every.map(|(key, worker)| records.lease(key, senders.of_worker(worker), FIRST_LEASE)).collect()
             })?;
+            self.written += leases.iter().flatten().count() as u64;
             for (key, leases) in new.iter().zip(leases.chunks_exact(senders.workers.into())) {
                 self.entries.insert(*key, Entry::new(*key, leases, &self.requests));
             }
@@ -155,10 +167,13 @@ impl Keeper {
                     extension.extended += 1;
                 }
                 Ok(None) => sequence.finish(),
+                // Kept, so that the next call tries again even if no packet asks for it.
+                Err(_) if self.requests.push((*key, *worker)).is_ok() => continue,
                 Err(_) => {}
             }
             sequence.answered();
         }
+        self.written += extension.extended as u64;
         if written.is_err() {
             // Their report is lost with this call; they shall be told by a later one.
             for Exhausted { key, worker } in &extension.exhausted {

@@ -25,6 +25,7 @@ pub(super) struct Store {
     path: PathBuf,
     /// Absent after a failure: then the file is opened anew.
     database: Option<Database>,
+    is_new: bool,
 }
 
 /// The store within one transaction.
@@ -83,14 +84,19 @@ impl Store {
             .create(state_dir)
             .map_err(|reason| Error::Directory { path: state_dir.to_owned(), reason })?;
         let path = state_dir.join(FILE);
-        let database = match open(&path) {
+        let (database, is_new) = match open(&path) {
             Err(Error::Open { reason, .. }) if reason.kind() == ErrorKind::NotFound => {
                 create(state_dir, &path)?;
-                open(&path)?
+                (open(&path)?, true)
             }
-            opened => opened?,
+            opened => (opened?, false),
         };
-        Ok(Self { path, database: Some(database) })
+        Ok(Self { path, database: Some(database), is_new })
+    }
+
+    /// The file, if there was none before.
+    pub(super) fn new_file(&self) -> Option<&Path> {
+        self.is_new.then_some(&self.path)
     }
 
     /// Runs `change` and makes what it did durable. After an error nothing of it is in effect.
@@ -121,7 +127,7 @@ impl Store {
     #[cfg(test)]
     pub(super) fn open_through(state_dir: &Path, backend: impl redb::StorageBackend) -> Self {
         let database = builder().create_with_backend(backend).unwrap();
-        Self { path: state_dir.join(FILE), database: Some(database) }
+        Self { path: state_dir.join(FILE), database: Some(database), is_new: false }
     }
 }
 

@@ -305,6 +305,18 @@ fn what_is_not_on_disk_is_not_handed_out() {
 }
 
 #[test]
+fn a_store_is_new_once_and_what_is_written_to_it_is_counted() {
+    let directory = directory();
+    let mut keeper = Keeper::open(directory.path(), 1, 2, 2).unwrap();
+    assert_eq!(keeper.new_store(), Some(directory.path().join("leases.redb").as_path()));
+    keeper.sequences(&keys(3)).unwrap();
+    keeper.sequences(&keys(3)).unwrap();
+    assert_eq!(keeper.written(), 6, "one for each key and worker, once");
+    keeper.close().unwrap();
+    assert_eq!(Keeper::open(directory.path(), 1, 2, 2).unwrap().new_store(), None);
+}
+
+#[test]
 fn a_store_belongs_to_one_process() {
     let directory = directory();
     let keeper = Keeper::open(directory.path(), 1, 1, 1).unwrap();

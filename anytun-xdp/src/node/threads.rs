@@ -1,0 +1,90 @@
+//! The threads that carry a node: noticed when they end too early, and not waited for without end when they are to.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use crossbeam::channel::RecvTimeoutError;
+
+use super::StartError;
+use super::running::Running;
+use crate::control::server::Server;
+use crate::control::signals::{Signal, Signals};
+use crate::kernel::{Waker, Xsk};
+use crate::worker::Worker;
+
+/// How long threads may take to end; a worker gives the kernel a second to send what was handed over.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether they have.
+const NAP: Duration = Duration::from_millis(10);
+
+/// All threads of a node but those that take signals.
+pub(super) struct Threads {
+    /// Workers and the lease thread, with what they are called.
+    threads: Vec<(String, JoinHandle<()>)>,
+    wakers: Vec<Waker>,
+    server: Server,
+}
+
+impl Threads {
+    /// Starts the workers on their sockets, and the lease thread.
+    pub(super) fn start(node: &Arc<Running>, sockets: Vec<Xsk>, server: Server) -> Result<Self, StartError> {
+        let mut threads = Self { threads: Vec::new(), wakers: sockets.iter().map(Xsk::waker).collect(), server };
+        for (index, (xsk, view)) in sockets.into_iter().zip(&node.workers).enumerate() {
+            let worker = Worker::new(index, xsk, node.tables.clone(), view.counters.clone());
+            let own = node.clone();
+            threads.spawn(format!("worker-{index}"), move || worker.run(own.start, &own.stop))?;
+        }
+        let own = node.clone();
+        threads.spawn("leases".into(), move || own.keep_leases())?;
+        Ok(threads)
+    }
+
+    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        let thread = Builder::new().name(name.clone()).spawn(body);
+        self.threads.push((name.clone(), thread.with_context(|| format!("starting the thread {name}"))?));
+        Ok(())
+    }
+
+    /// Whether all of them live.
+    ///
+    /// # Errors
+    ///
+    /// Which of them ended although nobody told it to.
+    pub(super) fn check(&self) -> Result<(), StartError> {
+        let dead = self.threads.iter().find(|(_, thread)| thread.is_finished()).map(|(name, _)| name.as_str());
+        match dead.or_else(|| (!self.server.is_running()).then_some("control")) {
+            None => Ok(()),
+            Some(name) => Err(anyhow!("the thread {name} ended unexpectedly; the log may say why").into()),
+        }
+    }
+
+    /// Ends them all. One that does not end is given up after a while, or when a signal asks again.
+    ///
+    /// # Errors
+    ///
+    /// Which of them hang or have panicked.
+    pub(super) fn end(self, node: &Running, signals: &Signals) -> Result<(), StartError> {
+        node.stop.store(true, Ordering::Release);
+        self.wakers.iter().for_each(Waker::wake);
+        self.threads.iter().for_each(|(_, thread)| thread.thread().unpark());
+        let deadline = Instant::now() + PATIENCE;
+        while self.threads.iter().any(|(_, thread)| !thread.is_finished()) && Instant::now() < deadline {
+            match signals.next(NAP) {
+                Ok(Signal::Drain) => break,
+                Ok(Signal::Reload) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(NAP),
+            }
+        }
+        self.server.stop();
+        let fault = |(name, thread): (String, JoinHandle<()>)| match thread.is_finished() {
+            false => Some(format!("{name} does not end")),
+            true => thread.join().is_err().then(|| format!("{name} panicked")),
+        };
+        let faults: Vec<String> = self.threads.into_iter().filter_map(fault).collect();
+        if faults.is_empty() { Ok(()) } else { Err(anyhow!("of the threads {}", faults.join(", ")).into()) }
+    }
+}
