@@ -38,9 +38,10 @@ fn scattered(clients: u16) -> impl Iterator<Item = (u16, u16)> {
 }
 
 fn tables(clients: u16, crypto: &str) -> (Tables, tempfile::TempDir) {
-    let mut text = "[node]\nname = \"bench\"\nsender_ids = \"1\"\n[[interface]]\nname = \"eth0\"\n[[service]]\nname = \"s\"\n\
+    let mut text =
+        "[node]\nname = \"bench\"\nsender_ids = \"1\"\n[[interface]]\nname = \"eth0\"\n[[service]]\nname = \"s\"\n\
                     address = \"192.0.2.53\"\nport = 4444\n[[network]]\nname = \"n\"\n"
-        .to_owned();
+            .to_owned();
     for number in 0..clients {
         let [_, _, high, low] = inner(number);
         text += &format!(

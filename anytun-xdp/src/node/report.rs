@@ -155,7 +155,7 @@ const fn attached(asked: XdpMode) -> &'static str {
 }
 
 fn worker((index, view): (usize, &WorkerView)) -> Worker {
-    let ledger = view.counters.settled_ledger();
+    let ledger = view.counters.ledger();
     let io = view.counters.io();
     let count = |verdict: Verdict| (Cow::from(verdict.name()), view.counters.verdict(verdict));
     let by_worker = |verdict: &Verdict| matches!(verdict.outcome(), Outcome::Done | Outcome::Dropped);

@@ -1,9 +1,11 @@
 //! Where a client is: learned from its packets by one worker, read by all.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anytun_common::wire::ethernet::{MAX_TAGS, Mac, TAG};
 use anytun_common::wire::unmapped;
+
+use super::latch::Latch;
 
 /// The way to a client: the interface, neighbour and tags its last authentic packet came from, and its outer address and
 /// port.
@@ -92,38 +94,18 @@ impl Endpoint {
 const WORDS: usize = 5;
 
 /// An endpoint that several workers read and, now and then, one replaces.
-///
-/// There are two copies; the parity of `version` says which is in force. A writer fills the other one and then counts
-/// up, so a reader is never kept waiting by a writer that lost its processor: it starts over only when a whole new
-/// endpoint was published while it read.
 #[derive(Debug, Default)]
 pub struct EndpointCell {
-    /// Endpoints published so far; 0 means none.
-    version: AtomicU64,
+    words: Latch<WORDS>,
     /// Held by the one worker that publishes. Others skip instead of waiting: the next packet brings the endpoint again.
     publishing: AtomicBool,
-    copies: [[AtomicU64; WORDS]; 2],
 }
 
 impl EndpointCell {
     /// The endpoint in force.
     #[inline]
     pub fn load(&self) -> Option<Endpoint> {
-        let mut version = self.version.load(Ordering::Acquire);
-        loop {
-            if version == 0 {
-                return None;
-            }
-            let words = self.words(version);
-            // Orders the loads above before the one below: when the version still stands, no writer has begun to
-            // fill the copy that was read, since that needs a version further on.
-            fence(Ordering::Acquire);
-            let now = self.version.load(Ordering::Relaxed);
-            if now == version {
-                return Some(Endpoint::unpack(words));
-            }
-            version = self.version.load(Ordering::Acquire);
-        }
+        self.words.load().map(Endpoint::unpack)
     }
 
     /// Puts `endpoint` in force if it differs and `still_newest` says, once no other worker can publish, that its packet
@@ -131,8 +113,7 @@ impl EndpointCell {
     #[inline]
     pub fn learn(&self, endpoint: &Endpoint, still_newest: impl FnOnce() -> bool) -> bool {
         let words = endpoint.pack();
-        let version = self.version.load(Ordering::Acquire);
-        if version != 0 && self.words(version) == words {
+        if self.words.load() == Some(words) {
             return false;
         }
         self.publish(words, still_newest)
@@ -145,22 +126,10 @@ impl EndpointCell {
         }
         let newest = still_newest();
         if newest {
-            let version = self.version.load(Ordering::Relaxed) + 1;
-            // A reader that sees one of the words below also sees, after its fence, that the version moved on from the
-            // one before last, to which this copy belonged.
-            fence(Ordering::Release);
-            for (cell, word) in self.copies[(version & 1) as usize].iter().zip(words) {
-                cell.store(word, Ordering::Relaxed);
-            }
-            self.version.store(version, Ordering::Release);
+            self.words.store(words);
         }
         self.publishing.store(false, Ordering::Release);
         newest
-    }
-
-    #[inline]
-    fn words(&self, version: u64) -> [u64; WORDS] {
-        std::array::from_fn(|i| self.copies[(version & 1) as usize][i].load(Ordering::Relaxed))
     }
 }
 

@@ -7,6 +7,7 @@ mod build;
 mod client;
 mod counters;
 mod endpoint;
+mod latch;
 mod lpm;
 mod service;
 
@@ -14,6 +15,7 @@ pub use build::Host;
 pub use client::{Client, Track};
 pub use counters::{ClientCounters, ClientTotals};
 pub use endpoint::{Endpoint, EndpointCell, Tags};
+pub(crate) use latch::Latch;
 pub use lpm::Lpm;
 pub use service::{Service, Services};
 

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anytun_common::verdict::Verdict;
 
 use super::io::{IoCounters, Ledger};
+use crate::table::Latch;
 
 /// What a worker shows of itself. It alone writes; anyone may read.
 #[derive(Debug)]
 pub struct WorkerCounters {
     verdicts: [AtomicU64; Verdict::COUNT],
-    ledger: [AtomicU64; 5],
+    ledger: Latch<5>,
     io: [AtomicU64; 5],
     rx_packets: AtomicU64,
     turns: AtomicU64,
@@ -20,7 +21,7 @@ impl Default for WorkerCounters {
     fn default() -> Self {
         Self {
             verdicts: [const { AtomicU64::new(0) }; Verdict::COUNT],
-            ledger: [const { AtomicU64::new(0) }; 5],
+            ledger: Latch::default(),
             io: [const { AtomicU64::new(0) }; 5],
             rx_packets: AtomicU64::new(0),
             turns: AtomicU64::new(0),
@@ -62,7 +63,7 @@ impl WorkerCounters {
             }
         };
         store(&self.verdicts, &tally.verdicts);
-        store(&self.ledger, &[ledger.free, ledger.fill, ledger.received, ledger.tx, ledger.total]);
+        self.ledger.store([ledger.free, ledger.fill, ledger.received, ledger.tx, ledger.total]);
         store(&self.io, &[io.tx_kicks, io.fill_kicks, io.polls, io.rx_batches, io.tx_batches]);
         self.rx_packets.store(tally.rx_packets, Ordering::Relaxed);
         self.turns.store(tally.turns, Ordering::Relaxed);
@@ -83,26 +84,10 @@ impl WorkerCounters {
         self.turns.load(Ordering::Relaxed)
     }
 
-    /// Where the frames are. A reader may meet a worker between two stores, so a ledger that does not hold is worth a
-    /// second look before it is believed: [`settled_ledger`](Self::settled_ledger) takes it.
+    /// Where the frames were when the worker last showed them.
     pub fn ledger(&self) -> Ledger {
-        let [free, fill, received, tx, total] = std::array::from_fn(|i| self.ledger[i].load(Ordering::Relaxed));
+        let [free, fill, received, tx, total] = self.ledger.load().unwrap_or_default();
         Ledger { free, fill, received, tx, total }
-    }
-
-    /// The ledger once it reads the same twice, or the last of a few tries.
-    pub fn settled_ledger(&self) -> Ledger {
-        const TRIES: usize = 1000;
-        let mut ledger = self.ledger();
-        for _ in 0..TRIES {
-            let again = self.ledger();
-            if again == ledger && ledger.holds() {
-                break;
-            }
-            ledger = again;
-            std::hint::spin_loop();
-        }
-        ledger
     }
 
     /// What the packets cost in calls.
