@@ -18,7 +18,8 @@ const CONFIG: &str = "/etc/anytun-xdp/node.toml";
 
 /// Exit codes, the same for every command.
 const EXIT_CODES: &str = "Exit codes: 0 fine; 1 failure while running; 2 bad usage or configuration; 3 the host cannot do \
-                          it (no such interface, not permitted, another XDP program in the way).";
+                          it (no such interface, not permitted, another XDP program in the way, a directory or \
+                          address that cannot be used).";
 
 /// An anycast tunnel relay whose packets bypass the kernel. It speaks the protocol of anytun and uanytun (SATP).
 #[derive(Debug, Parser)]

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -70,11 +70,6 @@ impl Client {
     /// The node whose control socket is at `path`. Nothing is connected yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
-    }
-
-    /// The control socket.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The status of the node.

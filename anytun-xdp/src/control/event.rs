@@ -51,15 +51,6 @@ impl Limiter {
         }
     }
 
-    /// An event of `kind` at level INFO.
-    pub fn info(&self, kind: &'static str, message: impl Display) {
-        match self.admit(kind, Instant::now()) {
-            None => {}
-            Some(0) => tracing::info!(kind, "{message}"),
-            Some(suppressed) => tracing::info!(kind, suppressed, "{message}"),
-        }
-    }
-
     /// An event of `kind` at level WARN.
     pub fn warn(&self, kind: &'static str, message: impl Display) {
         match self.admit(kind, Instant::now()) {
