@@ -79,23 +79,24 @@ impl Leases {
     /// Writes the leases that workers asked for; returns for which keys there are no more.
     fn extend(&self) -> Result<Vec<Exhausted>, lease::Error> {
         let Some(outcome) = self.with(Keeper::extend) else { return Ok(Vec::new()) };
-        let mut failing = lock(&self.failing);
-        match &outcome {
-            Ok(_) if failing.take().is_some() => warn!("sequence leases can be written again"),
-            Ok(_) => {}
-            Err(error) => {
-                let message = format!(
-                    "sequence leases cannot be written, and traffic stops when those in use are used up: {error}"
-                );
-                if failing.is_none() {
-                    error!("{message}");
-                }
-                *failing = Some(message);
-            }
-        }
+        self.note(outcome.as_ref().err());
         let exhausted = outcome?.exhausted;
         lock(&self.exhausted).extend(exhausted.iter().map(|exhausted| exhausted.key));
         Ok(exhausted)
+    }
+
+    /// Says once that leases cannot be written, and once that they can again.
+    fn note(&self, failure: Option<&lease::Error>) {
+        let mut failing = lock(&self.failing);
+        let message = failure.map(|error| {
+            format!("sequence leases cannot be written, and traffic stops when those in use are used up: {error}")
+        });
+        match (&*failing, &message) {
+            (None, Some(message)) => error!("{message}"),
+            (Some(_), None) => warn!("sequence leases can be written again"),
+            _ => {}
+        }
+        *failing = message;
     }
 
     /// Forgets all keys but these.
@@ -194,5 +195,15 @@ mod tests {
         assert_eq!(leases.status().exhausted_keys, 0);
         leases.close().unwrap();
         assert!(leases.sequences(&old).is_err_and(|error| error.to_string().contains("stopping")));
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_written_is_told_of_until_it_can() {
+        let directory = tempfile::tempdir().unwrap();
+        let leases = Leases::open(&config(directory.path(), "the first of two"), 1).unwrap();
+        leases.note(Some(&lease::Error::InUse { path: "leases.redb".into() }));
+        assert!(leases.failure().unwrap().contains("leases.redb"));
+        assert!(leases.extend().unwrap().is_empty());
+        assert_eq!(leases.failure(), None);
     }
 }
