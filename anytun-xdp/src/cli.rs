@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anytun_xdp::config;
-use anytun_xdp::control::client::Client;
+use anytun_xdp::control::client::{self, Client};
 use anytun_xdp::control::show::show;
 use anytun_xdp::kernel::doctor::{self, Severity};
 use anytun_xdp::kernel::privilege;
@@ -39,6 +39,10 @@ enum Command {
     Doctor(ConfigFile),
     /// Show what a running node does.
     Status(StatusArgs),
+    /// Make a running node read its configuration again, as SIGHUP does, and say what came of it.
+    Reload(NodeArgs),
+    /// Ask a running node to stop, as SIGTERM does: not ready at once, and gone once traffic had time to move away.
+    Drain(NodeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -53,12 +57,29 @@ struct StatusArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Which running node is meant.
+#[derive(Debug, Args)]
+struct NodeArgs {
     /// The configuration file of the node, for the path of its control socket.
     #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
     /// The control socket of the node.
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     control: Option<PathBuf>,
+}
+
+impl NodeArgs {
+    fn client(&self) -> Result<Client, Failure> {
+        let control = match &self.control {
+            Some(path) => path.clone(),
+            None => config::control_path(&self.config)?,
+        };
+        Ok(Client::new(control))
+    }
 }
 
 /// A command that did not end well: what to say and with which code.
@@ -94,19 +115,24 @@ impl From<StartError> for Failure {
 pub(crate) fn main() -> ExitCode {
     // Configurations hold secrets. Where it is refused, a start says so; the others go on.
     let _ = privilege::forbid_core_dumps();
-    let result = match Cli::parse().command {
-        Command::Run(args) => run(&args.config),
-        Command::Check(args) => check(&args.config),
-        Command::Doctor(args) => examine(&args.config),
-        Command::Status(args) => status(&args),
-    };
-    match result {
+    match execute(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
             // Nothing can be done when standard error is gone too; the code still tells.
             let _ = writeln!(std::io::stderr(), "anytun-xdp: {message}");
             ExitCode::from(code)
         }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run(&args.config),
+        Command::Check(args) => check(&args.config),
+        Command::Doctor(args) => examine(&args.config),
+        Command::Status(args) => status(&args),
+        Command::Reload(args) => reload(&args),
+        Command::Drain(args) => args.client()?.drain().map_err(Failure::running),
     }
 }
 
@@ -136,16 +162,21 @@ fn examine(file: &Path) -> Result<(), Failure> {
 }
 
 fn status(args: &StatusArgs) -> Result<(), Failure> {
-    let control = match &args.control {
-        Some(path) => path.clone(),
-        None => config::control_path(&args.config)?,
-    };
-    let status = Client::new(control).status().map_err(Failure::running)?;
+    let status = args.node.client()?.status().map_err(Failure::running)?;
     if args.json {
         let json = serde_json::to_string_pretty(&status).map_err(Failure::running)?;
         print(&(json + "\n"))
     } else {
         print(&show(&status, None, Duration::ZERO))
+    }
+}
+
+/// A refused reload is a wrong configuration, or a change that takes a restart; the node goes on either way.
+fn reload(args: &NodeArgs) -> Result<(), Failure> {
+    match args.client()?.reload() {
+        Ok(message) => print(&(message + "\n")),
+        Err(error @ client::Error::Refused { .. }) => Err(Failure { code: 2, message: error.to_string() }),
+        Err(error) => Err(Failure::running(error)),
     }
 }
 

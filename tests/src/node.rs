@@ -123,6 +123,11 @@ impl Node {
         self.process.wait(PATIENCE)
     }
 
+    /// Waits until it has ended by itself.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        self.process.wait(PATIENCE)
+    }
+
     /// Everything it has logged since it was first started.
     pub fn log(&self) -> String {
         self.process.log()

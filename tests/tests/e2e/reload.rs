@@ -7,6 +7,7 @@ use anytun_tests::forge::{Forger, IPV4, Outlet, datagram};
 use anytun_tests::http;
 use anytun_tests::lab::{ANYCAST, Layout, PORT, Running, Who};
 use anytun_tests::namespace::Namespace;
+use anytun_tests::node;
 use std::net::Ipv4Addr;
 
 use crate::endpoint::inner;
@@ -16,7 +17,9 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("reload/clients-prefixes-and-keys", clients),
         case("reload/bad-configuration-is-refused", refused),
+        case("reload/by-command", by_command),
         case("stop/leaves-the-host-as-it-was", stop),
+        case("stop/by-command", drain),
         case("metrics/served-while-running", metrics),
     ]
 }
@@ -116,6 +119,37 @@ fn refused() -> Result<()> {
     for (flow, who) in flows.into_iter().zip(Who::BOTH) {
         flow.stop()?.ensure_none_lost(&format!("{} to {}, over refused reloads", who.name(), who.other().name()))?;
     }
+    Ok(())
+}
+
+/// `reload` says what came of it: exit code 0, or 2 with file and line.
+fn by_command() -> Result<()> {
+    let running = Running::usual(Layout::default())?;
+    let directory = running.node.directory();
+    let file = node::write_config(directory, &running.config.toml(directory))?;
+    let control = running.node.control();
+    let words = ["reload", "--control", &control.to_string_lossy()];
+    let good = node::command(&running.lab.node, directory, &words)?;
+    ensure!(good.code == Some(0) && good.text.contains("generation 2"), "{:?}: {}", good.code, good.text);
+    node::write_config(directory, &running.config.toml(directory).replacen("mux = 2", "mux = 1", 1))?;
+    let bad = node::command(&running.lab.node, directory, &words)?;
+    let place = format!("{}:", file.display());
+    ensure!(bad.code == Some(2) && bad.text.contains(&place), "{:?}: {}", bad.code, bad.text);
+    let status = running.node.status()?;
+    ensure!(status.config_generation == 2, "the bad one has come into force: generation {}", status.config_generation);
+    Ok(())
+}
+
+/// `drain` ends the node as SIGTERM does.
+fn drain() -> Result<()> {
+    let mut running = Running::usual(Layout::default())?;
+    let control = running.node.control();
+    let words = ["drain", "--control", &control.to_string_lossy()];
+    let asked = node::command(&running.lab.node, running.node.directory(), &words)?;
+    ensure!(asked.code == Some(0), "{:?}: {}", asked.code, asked.text);
+    let code = running.node.ended()?.code();
+    ensure!(code == Some(0), "the node ended with {code:?}");
+    ensure!(!control.exists(), "the control socket is left");
     Ok(())
 }
 
