@@ -63,6 +63,8 @@ struct Peer {
     outer: [u8; 4],
     port: u16,
     sequence: u32,
+    /// VLAN tags of its frames.
+    tags: &'static [u8],
 }
 
 impl Peer {
@@ -75,6 +77,7 @@ impl Peer {
             outer: [198, 51, 100, mux as u8],
             port: 4444,
             sequence: 0,
+            tags: &[],
         }
     }
 
@@ -98,7 +101,9 @@ impl Peer {
 
     fn frame(&self, satp: &[u8]) -> Vec<u8> {
         let total = (28 + satp.len()) as u16;
-        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 1, self.mux as u8, 0x08, 0];
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 1, self.mux as u8];
+        frame.extend_from_slice(self.tags);
+        frame.extend_from_slice(&[0x08, 0]);
         let mut ip = vec![0x45, 0];
         ip.extend_from_slice(&total.to_be_bytes());
         ip.extend_from_slice(&[0, 0, 0x40, 0, 64, 17, 0, 0]);
@@ -119,6 +124,8 @@ impl Peer {
     fn open(&self, frame: &[u8]) -> (u32, Vec<u8>) {
         let datagram = classify(frame).expect("a datagram");
         assert_eq!((datagram.destination[12..].to_vec(), datagram.destination_port), (self.outer.to_vec(), self.port));
+        assert_eq!(frame[..12], [2, 0, 0, 0, 1, self.mux as u8, 2, 0, 0, 0, 0, 1], "back to where it came from");
+        assert_eq!(&frame[12..datagram.network - 2], self.tags);
         let satp = &frame[datagram.payload..datagram.payload + datagram.length];
         assert!(self.keys.verify(Role::Left, satp), "authentic");
         let header = Header::read(satp, 0).expect("a header");
@@ -253,6 +260,23 @@ fn a_packet_goes_from_client_to_client_with_one_hop_less() {
     // SATP adds 8 octets of header, 2 of payload type and 10 of tag.
     assert_eq!(bob.tx_octets, [20, 21, 84, 1400].map(|length| length + 20).iter().sum::<u64>());
     assert_eq!(alice.rx_octets, bob.tx_octets + 20);
+}
+
+#[test]
+fn vlan_tags_are_those_of_the_client_it_goes_to() {
+    const TAGS: [&[u8]; 3] = [&[], &[0x81, 0, 0, 10], &[0x88, 0xa8, 0, 20, 0x81, 0, 0xe0, 30]];
+    let mut bench = Bench::introduced(Kernel::default(), 512);
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    for (from, to) in [(0, 1), (1, 2), (2, 0), (2, 2), (0, 2), (1, 1)] {
+        (bench.alice.tags, bench.bob.tags) = (TAGS[from], TAGS[to]);
+        let frame = bench.bob.send(bob, alice, 84);
+        bench.arrive(1, &frame);
+        bench.sent(0);
+        let frame = bench.alice.send(alice, bob, 1400);
+        bench.arrive(0, &frame);
+        let sent = bench.sent(1);
+        assert_eq!(bench.bob.open(&sent[0]).1, inner(alice, bob, 63, 1400), "{} tags to {}", from, to);
+    }
 }
 
 #[test]

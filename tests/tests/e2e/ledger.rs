@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Result, ensure};
 use anytun_tests::crypto::Crypto;
 use anytun_tests::forge::{Forger, IPV4, Outlet, datagram};
+use anytun_tests::http;
 use anytun_tests::lab::{ANYCAST, Layout, PORT, Running, Who};
 use anytun_tests::status::Status;
 use anytun_tests::traffic::Echo;
@@ -19,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("ledger/interface-down-and-up", down_and_up),
         case("ledger/neighbour-stops-reading", stops_reading),
         case("ledger/neighbour-is-gone", neighbour_gone),
+        case("ledger/interface-made-anew", made_anew),
     ]
 }
 
@@ -100,6 +102,30 @@ fn neighbour_gone() -> Result<()> {
     flows.into_iter().try_for_each(|flow| flow.stop().map(drop))?;
     settled(&running)?;
     exchange(&running, "after bob came back")
+}
+
+/// An interface is deleted, and another of its name made: the node carries nothing there any more, and says so where
+/// routing asks.
+fn made_anew() -> Result<()> {
+    let running = Running::usual(Layout::default())?;
+    let Some(address) = running.config.metrics else { unreachable!("the lab's configuration has metrics") };
+    exchange(&running, "before")?;
+    let node = &running.lab.node;
+    let not_ready = |what: &str| {
+        until(what, PATIENCE, || {
+            let (code, text) = http::get(node, address, "/readyz")?;
+            Ok((code == 503 && text.contains("link1") && text.contains("restart")).then_some(()))
+        })
+    };
+    node.ip("link delete link1")?;
+    not_ready("not ready without an interface")?;
+    node.ip("link add link1 type veth peer name other")?;
+    node.ip("link set link1 up")?;
+    node.ip("link set other up")?;
+    not_ready("not ready with an interface of the same name")?;
+    let status = running.node.status()?;
+    ensure!(!status.ready, "status says ready");
+    status.ensure_ledgers_hold()
 }
 
 fn endpoints(status: &Status) -> Vec<Option<String>> {
