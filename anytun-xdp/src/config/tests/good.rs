@@ -79,6 +79,21 @@ fn the_full_example_is_read() {
 }
 
 #[test]
+fn what_the_readme_shows_is_read_and_shows_the_defaults() {
+    let readme = include_str!("../../../../README.md");
+    let text = readme.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    let (readme, base) = (parsed(text).unwrap(), parsed(BASE).unwrap());
+    assert_eq!(readme.warnings, []);
+    assert_eq!(readme.node, Node { metrics: readme.node.metrics, ..base.node });
+    assert_eq!(
+        (&readme.interfaces, &readme.services, &readme.networks),
+        (&base.interfaces, &base.services, &base.networks)
+    );
+    let (client, plain) = (&readme.clients[0], &base.clients[0]);
+    assert_eq!((client.crypto, client.role, client.window), (plain.crypto, plain.role, plain.window));
+}
+
+#[test]
 fn defaults_are_those_of_the_full_example() {
     let config = parsed(BASE).unwrap();
     let full = parsed(FULL).unwrap();
