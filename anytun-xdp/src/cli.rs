@@ -41,6 +41,9 @@ enum Command {
     Status(StatusArgs),
     /// Make a running node read its configuration again, as SIGHUP does, and say what came of it.
     Reload(NodeArgs),
+    /// Make a running node forget the sequence numbers of a client, so that one that has restarted, and counts from 0
+    /// again, is not refused as replayed. Until it speaks, its old packets can be replayed.
+    Forget(ForgetArgs),
     /// Ask a running node to stop, as SIGTERM does: not ready at once, and gone once traffic had time to move away.
     Drain(NodeArgs),
 }
@@ -70,6 +73,14 @@ struct NodeArgs {
     /// The control socket of the node.
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     control: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ForgetArgs {
+    /// The client's name.
+    client: String,
+    #[command(flatten)]
+    node: NodeArgs,
 }
 
 impl NodeArgs {
@@ -131,7 +142,8 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Check(args) => check(&args.config),
         Command::Doctor(args) => examine(&args.config),
         Command::Status(args) => status(&args),
-        Command::Reload(args) => reload(&args),
+        Command::Reload(args) => answered(args.client()?.reload()),
+        Command::Forget(args) => answered(args.node.client()?.forget(&args.client)),
         Command::Drain(args) => args.client()?.drain().map_err(Failure::running),
     }
 }
@@ -171,9 +183,9 @@ fn status(args: &StatusArgs) -> Result<(), Failure> {
     }
 }
 
-/// A refused reload is a wrong configuration, or a change that takes a restart; the node goes on either way.
-fn reload(args: &NodeArgs) -> Result<(), Failure> {
-    match args.client()?.reload() {
+/// Prints what the node says. What it refuses is a wrong configuration, or wrong usage; it goes on either way.
+fn answered(answer: Result<String, client::Error>) -> Result<(), Failure> {
+    match answer {
         Ok(message) => print(&(message + "\n")),
         Err(error @ client::Error::Refused { .. }) => Err(Failure { code: 2, message: error.to_string() }),
         Err(error) => Err(Failure::running(error)),

@@ -463,6 +463,34 @@ fn more_than_a_batch_takes_more_than_a_turn() {
 }
 
 #[test]
+fn a_client_that_counts_from_0_again_is_heard_once_it_is_forgotten() {
+    let mut bench = Bench::introduced(Kernel::default(), 512);
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    bench.alice.sequence = 5000;
+    bench.bob.sequence = 5000;
+    for frame in [bench.alice.send(alice, bob, 84), bench.bob.send(bob, alice, 84)] {
+        bench.arrive(0, &frame);
+        bench.turn();
+    }
+    let restarted = bench.alice.seal(0, 0x0800, &inner(alice, bob, 64, 84));
+    bench.arrive(0, &restarted);
+    bench.turn();
+    assert_eq!(bench.count(Verdict::Replayed), 1);
+    let before = bench.tables.load_full();
+    assert!(before.forgetting("nobody").is_none());
+    bench.tables.store(Arc::new(before.forgetting("alice").expect("a client")));
+    bench.arrive(0, &restarted);
+    bench.turn();
+    assert_eq!((bench.count(Verdict::Replayed), bench.count(Verdict::Forwarded)), (1, 3));
+    bench.arrive(0, &restarted);
+    bench.turn();
+    let old = bench.bob.seal(0, 0x0800, &inner(bob, alice, 64, 84));
+    bench.arrive(0, &old);
+    bench.turn();
+    assert_eq!(bench.count(Verdict::Replayed), 3, "once only, and the others are not forgotten");
+}
+
+#[test]
 fn a_reload_keeps_what_packets_taught() {
     let mut bench = Bench::introduced(Kernel::default(), 512);
     let (alice, bob) = (bench.alice.inner, bench.bob.inner);

@@ -125,6 +125,11 @@ impl Daemon {
         self.process.signal(Signal::SIGCONT)
     }
 
+    /// Kills it, as a crash of its host would.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill().map(drop)
+    }
+
     /// The process ID: a test that asserts that no client was restarted compares it.
     pub fn pid(&self) -> u32 {
         self.process.pid()

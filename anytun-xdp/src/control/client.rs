@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::header::HOST;
 use axum::http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -78,7 +78,7 @@ impl Client {
     ///
     /// The node cannot be reached, or does not answer as one.
     pub fn status(&self) -> Result<Status, Error> {
-        let (code, body) = self.ask(Method::GET, "/status", STATUS_TIMEOUT)?;
+        let (code, body) = self.ask(Method::GET, "/status", Bytes::new(), STATUS_TIMEOUT)?;
         self.expect(code, StatusCode::OK, &body)?;
         serde_json::from_slice(&body).map_err(|error| self.improper(error))
     }
@@ -90,7 +90,19 @@ impl Client {
     /// [`Error::Refused`] with the reason when the configuration does not check; the node cannot be reached, or does not
     /// answer as one.
     pub fn reload(&self) -> Result<String, Error> {
-        let (code, body) = self.ask(Method::POST, "/reload", RELOAD_TIMEOUT)?;
+        let (code, body) = self.ask(Method::POST, "/reload", Bytes::new(), RELOAD_TIMEOUT)?;
+        self.expect(code, StatusCode::OK, &body)?;
+        Ok(text(&body))
+    }
+
+    /// Makes the node forget the sequence numbers of a client; returns what it says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] when it has no client of this name; the node cannot be reached, or does not answer as one.
+    pub fn forget(&self, client: &str) -> Result<String, Error> {
+        let body = Bytes::copy_from_slice(client.as_bytes());
+        let (code, body) = self.ask(Method::POST, "/forget", body, STATUS_TIMEOUT)?;
         self.expect(code, StatusCode::OK, &body)?;
         Ok(text(&body))
     }
@@ -101,7 +113,7 @@ impl Client {
     ///
     /// The node cannot be reached, or does not answer as one.
     pub fn drain(&self) -> Result<(), Error> {
-        let (code, body) = self.ask(Method::POST, "/drain", STATUS_TIMEOUT)?;
+        let (code, body) = self.ask(Method::POST, "/drain", Bytes::new(), STATUS_TIMEOUT)?;
         self.expect(code, StatusCode::ACCEPTED, &body)
     }
 
@@ -115,16 +127,22 @@ impl Client {
         }
     }
 
-    fn ask(&self, method: Method, what: &'static str, timeout: Duration) -> Result<(StatusCode, Bytes), Error> {
+    fn ask(
+        &self,
+        method: Method,
+        what: &'static str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Bytes), Error> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| self.improper(error))?;
         let late = || Error::Timeout { path: self.path.clone(), timeout };
         runtime.block_on(async {
-            tokio::time::timeout(timeout, self.exchange(method, what)).await.unwrap_or_else(|_| Err(late()))
+            tokio::time::timeout(timeout, self.exchange(method, what, body)).await.unwrap_or_else(|_| Err(late()))
         })
     }
 
-    async fn exchange(&self, method: Method, what: &'static str) -> Result<(StatusCode, Bytes), Error> {
+    async fn exchange(&self, method: Method, what: &'static str, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
         let stream = UnixStream::connect(&self.path).await.map_err(|error| self.unreachable(error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.improper(error))?;
@@ -132,7 +150,7 @@ impl Client {
             .method(method)
             .uri(what)
             .header(HOST, "localhost")
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(body))
             .map_err(|error| self.improper(error))?;
         let answer = async {
             let (head, body) = sender.send_request(request).await.map_err(|error| self.improper(error))?.into_parts();

@@ -2,7 +2,7 @@
 //!
 //! | where | what |
 //! | --- | --- |
-//! | control socket | `GET /status`, `GET /readyz`, `POST /reload`, `POST /drain` |
+//! | control socket | `GET /status`, `GET /readyz`, `POST /reload`, `POST /forget`, `POST /drain` |
 //! | metrics address | `GET /metrics`, `GET /healthz`, `GET /readyz` |
 //!
 //! One connection carries one request, within a deadline, and there are only so many at once; answers that grow with the
@@ -275,6 +275,7 @@ fn control_routes(service: Service) -> Router {
         .route("/status", get(status))
         .route("/readyz", get(readiness))
         .route("/reload", post(reload))
+        .route("/forget", post(forget))
         .route("/drain", post(drain))
         .with_state(service)
 }
@@ -336,10 +337,19 @@ fn verdict(good: bool, reason: String) -> Response {
 }
 
 async fn reload(State(service): State<Service>) -> Answer {
-    Ok(match ask(&service.source, |source| source.reload()).await? {
-        Ok(changed) => (StatusCode::OK, changed + "\n").into_response(),
+    Ok(done(ask(&service.source, |source| source.reload()).await?))
+}
+
+/// The body is the name of the client.
+async fn forget(State(service): State<Service>, client: String) -> Answer {
+    Ok(done(ask(&service.source, move |source| source.forget(&client)).await?))
+}
+
+fn done(outcome: Result<String, String>) -> Response {
+    match outcome {
+        Ok(done) => (StatusCode::OK, done + "\n").into_response(),
         Err(refused) => (StatusCode::UNPROCESSABLE_ENTITY, refused + "\n").into_response(),
-    })
+    }
 }
 
 async fn drain(State(service): State<Service>) -> Answer {

@@ -36,6 +36,14 @@ pub trait Source: Send + Sync + 'static {
     /// Why the new configuration was refused. The old one is still in force then.
     fn reload(&self) -> Result<String, String>;
 
+    /// Forgets the sequence numbers that a client has used, so that one whose count has started over is heard again;
+    /// returns one line that says so. Until the client has spoken, its old packets can be replayed.
+    ///
+    /// # Errors
+    ///
+    /// There is no such client.
+    fn forget(&self, client: &str) -> Result<String, String>;
+
     /// Asks the node to finish: not ready from now on, and stop once traffic has moved elsewhere. Returns at once.
     fn drain(&self);
 }

@@ -1,4 +1,4 @@
-//! Puts a changed configuration into force while packets flow.
+//! Puts changed tables into force while packets flow.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, TryLockError};
@@ -111,6 +111,21 @@ impl Running {
             error!("{warning}; reload again, or restart the node");
             message = format!("{message}; {warning}");
         }
+        Ok(message)
+    }
+
+    /// Forgets the sequence numbers of a client; returns what was done, or that there is no such client.
+    pub(super) fn forget_now(&self, name: &str) -> Result<String, String> {
+        let _turn = lock(&self.reloads.turn);
+        let tables = self
+            .tables
+            .load_full()
+            .forgetting(name)
+            .ok_or_else(|| format!("no client is called {name:?}; `anytun-xdp status` shows their names"))?;
+        let replaced = self.tables.swap(Arc::new(tables));
+        lock(&self.reloads.retired).push(replaced);
+        let message = format!("the sequence numbers of {name} are forgotten: its next packet counts as its first");
+        info!("{message}");
         Ok(message)
     }
 

@@ -78,6 +78,10 @@ impl Source for Running {
         self.reload_now()
     }
 
+    fn forget(&self, client: &str) -> Result<String, String> {
+        self.forget_now(client)
+    }
+
     fn drain(&self) {
         self.set_draining();
     }

@@ -68,6 +68,16 @@ impl Tables {
         tables
     }
 
+    /// These tables with empty replay windows for the client `name`: whatever it sends next is its first packet. Nothing
+    /// when no client is called so.
+    pub fn forgetting(&self, name: &str) -> Option<Tables> {
+        let number = self.clients.iter().position(|client| &*client.name == name)?;
+        let mut tables = self.clone();
+        let client = tables.clients.get_mut(number)?;
+        client.windows = Arc::new(Windows::new(client.windows.size()));
+        Some(tables)
+    }
+
     fn push(&mut self, client: Client, prefixes: &[config::Prefix]) {
         let number = self.clients.len() as u32;
         if let Some(service) = self.services.get_mut(client.service as usize) {

@@ -12,6 +12,7 @@ use crate::satp::window::Windows;
 use crate::satp::{Fingerprint, Keys, Role, Suite};
 
 /// A client of one snapshot. What the configuration says stands here; what packets change is shared between snapshots.
+#[derive(Clone)]
 pub struct Client {
     /// Expanded keys.
     pub keys: Arc<Keys>,

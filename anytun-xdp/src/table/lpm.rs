@@ -10,14 +10,14 @@ use hashbrown::HashMap;
 use crate::config::Prefix;
 
 /// Prefixes of both families and the client number each leads to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Lpm {
     v4: Vec<Level<u32>>,
     v6: Vec<Level<u128>>,
 }
 
 /// The prefixes of one length.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Level<A> {
     mask: A,
     prefixes: HashMap<A, u32>,

@@ -20,6 +20,7 @@ pub use lpm::Lpm;
 pub use service::{Service, Services};
 
 /// Everything a worker needs to know to carry a packet.
+#[derive(Clone)]
 pub struct Tables {
     /// Counts the configurations that were put in force, from 1.
     pub generation: u64,

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use crate::config;
 
 /// One service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Service {
     /// The service's name.
     pub name: Arc<str>,
@@ -79,7 +79,7 @@ pub(crate) fn octets(address: IpAddr) -> [u8; 16] {
 }
 
 /// The services of a node.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Services {
     by_key: HashMap<ServiceKey, u32>,
     list: Vec<Service>,

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use anytun_tests::config::Client;
 use anytun_tests::crypto::Crypto;
+use anytun_tests::daemon::Kind;
 use anytun_tests::forge::{Forger, IPV4, Outlet, datagram};
 use anytun_tests::http;
 use anytun_tests::lab::{ANYCAST, Layout, PORT, Running, Who};
@@ -18,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("reload/clients-prefixes-and-keys", clients),
         case("reload/bad-configuration-is-refused", refused),
         case("reload/by-command", by_command),
+        case("forget/restarted-client-is-heard-again", forget),
         case("stop/leaves-the-host-as-it-was", stop),
         case("stop/by-command", drain),
         case("metrics/served-while-running", metrics),
@@ -138,6 +140,36 @@ fn by_command() -> Result<()> {
     let status = running.node.status()?;
     ensure!(status.config_generation == 2, "the bad one has come into force: generation {}", status.config_generation);
     Ok(())
+}
+
+/// Alice's daemon restarts and counts from 0 again: it is refused as replayed until the node is told to forget.
+fn forget() -> Result<()> {
+    let mut running = Running::usual(Layout::default())?;
+    for (flow, who) in running.both_ways(1_000, 1_000)?.into_iter().zip(Who::BOTH) {
+        flow.finish()?.ensure_none_lost(who.name())?;
+    }
+    running.daemons[Who::Alice as usize].kill()?;
+    let crypto = Crypto::passphrase(Who::Alice.passphrase());
+    let settings = running.lab.settings(Who::Alice, Kind::Anytun, (ANYCAST, PORT).into(), &crypto);
+    running.daemons[Who::Alice as usize] = running.lab.daemon(Who::Alice, &settings)?;
+    let report = running.lab.echo(Who::Alice, Who::Bob.inner()[0], 100, 10)?.finish()?;
+    ensure!(report.received == 0, "{} pings came through before the node forgot", report.received);
+    let status = running.node.status()?;
+    let replayed = status.client("alice")?.drops.get("replayed").copied();
+    ensure!(replayed >= Some(10), "alice has {replayed:?} replayed packets");
+
+    let control = running.node.control();
+    let control = control.to_string_lossy();
+    let directory = running.node.directory();
+    let nobody = node::command(&running.lab.node, directory, &["forget", "alyce", "--control", &control])?;
+    ensure!(nobody.code == Some(2) && nobody.text.contains("alyce"), "{:?}: {}", nobody.code, nobody.text);
+    let done = node::command(&running.lab.node, directory, &["forget", "alice", "--control", &control])?;
+    ensure!(done.code == Some(0) && done.text.contains("alice"), "{:?}: {}", done.code, done.text);
+    running.lab.introduce()?;
+    for (flow, who) in running.both_ways(500, 500)?.into_iter().zip(Who::BOTH) {
+        flow.finish()?.ensure_none_lost(&format!("{} after the restart of alice", who.name()))?;
+    }
+    running.node.status()?.ensure_ledgers_hold()
 }
 
 /// `drain` ends the node as SIGTERM does.

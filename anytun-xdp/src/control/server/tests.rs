@@ -43,6 +43,10 @@ impl Source for Node {
         }
     }
 
+    fn forget(&self, client: &str) -> Result<String, String> {
+        if client == "alice" { Ok("alice is forgotten".into()) } else { Err(format!("no client is called {client:?}")) }
+    }
+
     fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }
@@ -136,10 +140,19 @@ fn a_reload_says_what_changed_or_why_not() {
 }
 
 #[test]
+fn a_client_is_forgotten_by_its_name() {
+    let lab = Lab::new();
+    assert_eq!(lab.client().forget("alice").unwrap(), "alice is forgotten");
+    let error = lab.client().forget("bob & more").unwrap_err();
+    assert!(matches!(&error, client::Error::Refused { message, .. } if message.contains("\"bob & more\"")), "{error}");
+}
+
+#[test]
 fn what_changes_the_node_is_not_on_the_metrics_address_and_not_a_get() {
     let lab = Lab::new();
     assert_eq!(lab.tcp("POST /drain").0, 404);
     assert_eq!(lab.tcp("POST /reload").0, 404);
+    assert_eq!(lab.tcp("POST /forget").0, 404);
     assert_eq!(lab.tcp("GET /status").0, 404);
     assert_eq!(lab.unix("GET /drain").0, 405);
     assert!(!lab.node.draining.load(Ordering::SeqCst));
