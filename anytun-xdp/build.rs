@@ -1,4 +1,4 @@
-//! Builds the XDP program, `$OUT_DIR/anytun-xdp-ebpf`, which the crate embeds.
+//! Builds the XDP programs, each a file of its own in `$OUT_DIR`, which the crate embeds.
 
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
@@ -10,10 +10,12 @@ use std::process::{Command, ExitCode};
 
 use toolchain::{program, rust_with_source};
 
-const PROGRAM: &str = "anytun-xdp-ebpf";
+const PACKAGE: &str = "anytun-xdp-ebpf";
+/// The node's program, the generator's, and the yardstick of the benchmark.
+const PROGRAMS: [&str; 3] = ["steer", "generate", "forward"];
 const TARGET: &str = "bpfel-unknown-none";
 
-/// What the program is built from, seen from the workspace.
+/// What the programs are built from, seen from the workspace.
 const SOURCES: [&str; 6] = [
     "Cargo.toml",
     "Cargo.lock",
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
     match build(workspace, &out_dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            println!("cargo::error=cannot build the XDP program: {reason}");
+            println!("cargo::error=cannot build the XDP programs: {reason}");
             ExitCode::FAILURE
         }
     }
@@ -53,12 +55,14 @@ fn build(workspace: &Path, out_dir: &Path) -> Result<(), String> {
         let (rustc, linker) = (tools.rustc.display(), tools.bpf_linker.display());
         return Err(format!("{status}, with {rustc} and {linker}; the compiler's words are below"));
     }
-    let built = target_dir.join(TARGET).join("release").join(PROGRAM);
-    fs::copy(&built, out_dir.join(PROGRAM)).map_err(|error| format!("{}: {error}", built.display()))?;
+    for program in PROGRAMS {
+        let built = target_dir.join(TARGET).join("release").join(program);
+        fs::copy(&built, out_dir.join(program)).map_err(|error| format!("{}: {error}", built.display()))?;
+    }
     Ok(())
 }
 
-/// What builds the program.
+/// What builds the programs.
 struct Tools {
     /// The `cargo` that belongs to `rustc`: `-Z build-std` needs that one.
     cargo: PathBuf,
@@ -78,7 +82,7 @@ impl Tools {
     }
 }
 
-/// Where the program is built: one directory for all profiles of the user half, whose `OUT_DIR`s differ, so that `core`
+/// Where the programs are built: one directory for all profiles of the user half, whose `OUT_DIR`s differ, so that `core`
 /// is built once. Cargo marks the top of its target directory with a `CACHEDIR.TAG`.
 fn target_dir(out_dir: &Path) -> PathBuf {
     let top = out_dir.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
@@ -87,7 +91,7 @@ fn target_dir(out_dir: &Path) -> PathBuf {
 
 fn cargo_build(workspace: &Path, target_dir: &Path, tools: &Tools) -> Command {
     let mut cargo = Command::new(&tools.cargo);
-    cargo.current_dir(workspace).args(["build", "--release", "--locked", "--package", PROGRAM, "--bin", PROGRAM]);
+    cargo.current_dir(workspace).args(["build", "--release", "--locked", "--package", PACKAGE, "--bins"]);
     cargo.args(["--target", TARGET, "-Z", "build-std=core"]).arg("--target-dir").arg(target_dir);
     // BTF is made from full debug information. bpf-linker sees the whole program, so LTO before it is lost time.
     for setting in ["debug=2", "lto=\"off\"", "codegen-units=1"] {

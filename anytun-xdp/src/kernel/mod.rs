@@ -9,6 +9,7 @@ pub mod doctor;
 mod error;
 mod ethtool;
 mod link;
+pub mod object;
 pub mod privilege;
 mod program;
 pub mod queues;

@@ -12,12 +12,10 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use libbpf_rs::libbpf_sys;
 
-use super::{HostError, Link, privilege};
+use super::{HostError, Link, object, privilege};
 use crate::config::XdpMode;
 
-/// The compiled program.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/anytun-xdp-ebpf"));
-/// The program's name in it.
+/// The program's name in its object.
 pub(super) const NAME: &str = "anytun_xdp";
 
 /// Octets of a [`ServiceKey`], in the order of its fields.
@@ -54,7 +52,7 @@ impl Program {
     /// [`HostError::NotPermitted`] without what [`privilege::NEEDED`] lists; [`HostError::Other`] when the kernel refuses
     /// the program, with its reason.
     pub fn load() -> Result<Self, HostError> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
+        let mut ebpf = EbpfLoader::new().load(object::STEER).map_err(load_error)?;
         let mut logger = EbpfLogger::init(&mut ebpf).map_err(|error| broken(error.to_string()))?;
         let xdp = xdp_mut(&mut ebpf)?;
         xdp.load().map_err(|error| load_error(error.into()))?;

@@ -92,6 +92,19 @@ impl Xsk {
         self.waker.clone()
     }
 
+    /// Appends up to `max` free frames to `frames`, for packets that were not received but are made here; returns how
+    /// many. They are the caller's as received ones are.
+    pub fn allocate(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
+        let count = max.min(self.free.len());
+        let rest = self.free.len() - count;
+        for desc in self.free.drain(rest..) {
+            // SAFETY: the frames of the free list are of this UMEM and in nobody's hands, and this one just left it.
+            frames.push(unsafe { self.area.adopt(desc) });
+        }
+        self.received += count as u64;
+        count
+    }
+
     fn port(&self, port: usize) -> Option<&Port> {
         self.ports.get(port)?.as_ref()
     }

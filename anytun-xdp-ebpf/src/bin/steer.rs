@@ -6,7 +6,7 @@
 use anytun_common::classify::classify;
 use anytun_common::map::{MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, QUEUES_PER_INTERFACE, ServiceKey};
 use anytun_common::verdict::Verdict;
-use anytun_common::wire::Bytes;
+use anytun_xdp_ebpf::Frame;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{HashMap, PerCpuArray, XskMap};
@@ -28,28 +28,6 @@ static SOCKETS: XskMap = XskMap::with_max_entries(MAX_SOCKETS, 0);
 /// One counter for every verdict and processor.
 #[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
-
-/// The packet that the program runs on.
-struct Frame<'a>(&'a XdpContext);
-
-impl Bytes for Frame<'_> {
-    #[inline(always)]
-    fn length(&self) -> usize {
-        self.0.data_end() - self.0.data()
-    }
-
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.0.data() + offset;
-        if start + N > self.0.data_end() {
-            return None;
-        }
-        // SAFETY: the N octets from `start` lie between data and data_end, which the line above just checked and the
-        // verifier insists on; the memory is initialised, `[u8; N]` has no alignment, and nobody writes to the packet
-        // while the program runs.
-        Some(unsafe { *(start as *const [u8; N]) })
-    }
-}
 
 /// The program.
 #[xdp]
@@ -102,22 +80,8 @@ fn count(verdict: Verdict) -> u64 {
     before
 }
 
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    // Never reached: nothing in the program panics, and the verifier would refuse a loop without an end.
-    loop {}
-}
-
-/// The licence the kernel reads; helpers for GPL programs need a compatible one.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
 /// On the host the crate is built only so that plain `cargo build`, clippy and rust-analyzer see it.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {
-    eprintln!(
-        "anytun-xdp-ebpf is the XDP program of anytun-xdp; `cargo xtask run` builds it for the kernel and loads it"
-    );
+    eprintln!("this is the XDP program of anytun-xdp; `cargo xtask run` builds it for the kernel and loads it");
 }
