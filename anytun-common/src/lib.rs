@@ -3,6 +3,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod backlog;
 pub mod classify;
 pub mod map;
 pub mod verdict;

@@ -5,6 +5,8 @@
 pub enum Outcome {
     /// XDP handed the packet to a worker.
     Steered,
+    /// XDP dropped the packet, before it cost anything.
+    Shed,
     /// XDP left the packet to the kernel, untouched.
     Passed,
     /// A worker used the packet up as meant: it was sent on or was a keep-alive.
@@ -48,6 +50,7 @@ macro_rules! verdicts {
 
 verdicts! {
     Steered "steered" Steered "handed to the AF_XDP socket of the packet's queue",
+    Overload "overload" Shed "for a service whose worker is behind, from whoever sent most of what waits",
     Truncated "truncated" Passed "shorter than the headers it announces",
     GroupAddress "group-address" Passed "sent to a broadcast or multicast MAC address",
     VlanDepth "vlan-depth" Passed "more than two VLAN tags",

@@ -12,11 +12,15 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
 use anytun_xdp::config::XdpMode;
 use anytun_xdp::kernel::{Link, PortSpec, Program, Xsk};
+use anytun_xdp::worker::io::PacketIo;
 use namespace::{Namespace, permitted, veth};
 
 const V4: [u8; 4] = [192, 0, 2, 53];
 const V6: [u8; 16] = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53];
 const PORT: u16 = 4444;
+/// Where the socket is.
+const SLOT: u32 = 3;
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
 /// Frames shorter than this are not taken by `BPF_PROG_TEST_RUN`.
@@ -27,7 +31,7 @@ struct Kernel {
     program: Program,
     services: HashSet<ServiceKey>,
     /// Keeps the socket in the map.
-    _xsk: Xsk,
+    xsk: Xsk,
 }
 
 impl Kernel {
@@ -36,12 +40,16 @@ impl Kernel {
         let mut program = Program::load().unwrap();
         program.set_services(&services).unwrap();
         let link = Link::find("p0").unwrap();
-        let xsk = Xsk::open(&[Some(PortSpec { link, queue: 0, mode: XdpMode::Native })]).unwrap();
-        for (_, queue, socket) in xsk.sockets() {
-            program.set_socket(3, queue, socket).unwrap();
-        }
-        program.set_slot(nix::net::if_::if_nametoindex("lo").unwrap(), 3).unwrap();
-        Self { program, services: services.into(), _xsk: xsk }
+        let port = PortSpec { link, queue: 0, mode: XdpMode::Native };
+        let mut xsk = Xsk::open(&[None, None, None, Some(port)]).unwrap();
+        program.set_sockets(&mut xsk).unwrap();
+        program.set_slot(nix::net::if_::if_nametoindex("lo").unwrap(), SLOT).unwrap();
+        Self { program, services: services.into(), xsk }
+    }
+
+    /// Lets the worker find that nothing waits.
+    fn drain(&mut self) {
+        assert_eq!(self.xsk.receive(SLOT as usize, &mut Vec::new(), 64), 0, "a test run hands nothing over");
     }
 
     /// What the user half says about a frame.
@@ -216,8 +224,34 @@ fn a_packet_without_a_socket_goes_to_the_kernel_and_the_first_is_logged() {
         kernel.program.flush_log();
         let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
         assert!(log.contains(&format!("no AF_XDP socket for queue 0 of interface index {lo}")), "{log}");
-        kernel.program.set_slot(lo, 3).unwrap();
+        kernel.program.set_slot(lo, SLOT).unwrap();
         assert_eq!(kernel.program.test_run(&frame).unwrap().verdict, Verdict::Steered);
+    });
+}
+
+#[test]
+fn a_worker_that_is_behind_gets_no_more_of_a_flood_and_all_of_a_quiet_sender() {
+    if !permitted("overload") {
+        return;
+    }
+    with_kernel(|kernel| {
+        let flood = ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(PORT, 32)));
+        let quiet = ethernet(&[0x86dd], &ipv6(17, &udp(PORT, 32)));
+        let run = |kernel: &Kernel, frame: &[u8]| {
+            let run = kernel.program.test_run(frame).unwrap();
+            (run.action, run.verdict)
+        };
+        let (steered, shed) = ((XDP_REDIRECT, Verdict::Steered), (XDP_DROP, Verdict::Overload));
+        kernel.drain();
+        // Half of what may wait, which is less than the RX ring of 4096 takes.
+        let admitted = (0..10_000).take_while(|_| run(kernel, &flood) == steered).count();
+        assert!((1024..2048).contains(&admitted), "{admitted}");
+        assert_eq!(run(kernel, &flood), shed);
+        for _ in 0..100 {
+            assert_eq!(run(kernel, &quiet), steered);
+        }
+        kernel.drain();
+        assert_eq!(run(kernel, &flood), steered, "what waited was taken");
     });
 }
 
@@ -297,6 +331,7 @@ fn a_million_random_and_damaged_frames_get_the_same_verdict_from_both_halves() {
         let mut seen = [0u64; Verdict::COUNT];
         let mut counted = kernel.program.verdicts().unwrap();
         for _ in 0..CHUNKS {
+            kernel.drain();
             let mut expected = counted;
             for frame in &mut frames {
                 mutate(&mut random, &originals, frame);

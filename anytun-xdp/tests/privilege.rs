@@ -21,11 +21,9 @@ fn keep(capabilities: &[Capability]) {
 fn start() -> Result<(Program, Xsk), HostError> {
     let link = Link::find("p0")?;
     let mut program = Program::load()?;
-    let xsk = Xsk::open(&[Some(PortSpec { link: link.clone(), queue: 0, mode: XdpMode::Native })])?;
+    let mut xsk = Xsk::open(&[Some(PortSpec { link: link.clone(), queue: 0, mode: XdpMode::Native })])?;
     program.set_slot(link.ifindex, 0)?;
-    for (slot, queue, socket) in xsk.sockets() {
-        program.set_socket(slot, queue, socket)?;
-    }
+    program.set_sockets(&mut xsk)?;
     program.attach(&link, XdpMode::Native)?;
     Ok((program, xsk))
 }

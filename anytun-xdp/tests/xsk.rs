@@ -58,13 +58,11 @@ fn open(program: &mut Program, mode: XdpMode) -> Xsk {
     let links = [Link::find("p0").unwrap(), Link::find("p1").unwrap()];
     program.set_services(&[ServiceKey::new(mapped(SERVICE), PORT)]).unwrap();
     let ports: Vec<_> = links.iter().map(|link| Some(PortSpec { link: link.clone(), queue: 0, mode })).collect();
-    let xsk = Xsk::open(&ports).unwrap();
+    let mut xsk = Xsk::open(&ports).unwrap();
     for (slot, link) in links.iter().enumerate() {
         program.set_slot(link.ifindex, slot as u32).unwrap();
     }
-    for (slot, queue, socket) in xsk.sockets() {
-        program.set_socket(slot, queue, socket).unwrap();
-    }
+    program.set_sockets(&mut xsk).unwrap();
     for link in &links {
         program.attach(link, mode).unwrap();
     }
@@ -266,9 +264,7 @@ fn each_queue_has_a_worker_of_its_own() {
         program.set_slot(link.ifindex, 0).unwrap();
         let port = |queue| Some(PortSpec { link: link.clone(), queue, mode: XdpMode::Native });
         let mut workers: Vec<Xsk> = (0..2).map(|queue| Xsk::open(&[port(queue)]).unwrap()).collect();
-        for (slot, queue, socket) in workers.iter().flat_map(Xsk::sockets) {
-            program.set_socket(slot, queue, socket).unwrap();
-        }
+        workers.iter_mut().for_each(|xsk| program.set_sockets(xsk).unwrap());
         program.attach(&link, XdpMode::Native).unwrap();
         lab.world.enter(|| {
             let wire = Wire::new("q0");

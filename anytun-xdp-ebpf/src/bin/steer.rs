@@ -1,15 +1,20 @@
-//! The XDP program: classify, count, and redirect what is for a service to the AF_XDP socket of its queue. Everything else
-//! goes to the kernel untouched.
+//! The XDP program: classify, count, and redirect what is for a service to the AF_XDP socket of its queue, unless its
+//! worker is too far behind. Everything else goes to the kernel untouched.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![allow(missing_docs, unreachable_pub, reason = "what the macros make public is so for the linker only")]
 
-use anytun_common::classify::classify;
+use core::ptr;
+use core::sync::atomic::AtomicU64;
+
+use anytun_common::backlog::{self, Backlog, FLOWS_PER_QUEUE, Flow};
+use anytun_common::classify::{Datagram, classify};
 use anytun_common::map::{MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, QUEUES_PER_INTERFACE, ServiceKey};
 use anytun_common::verdict::Verdict;
+use anytun_common::wire::satp::Header;
 use anytun_xdp_ebpf::Frame;
-use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action};
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{HashMap, PerCpuArray, XskMap};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
 
@@ -24,6 +29,22 @@ static SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_INTERFACES, 0);
 /// The AF_XDP sockets, at `slot * QUEUES_PER_INTERFACE + queue`.
 #[map]
 static SOCKETS: XskMap = XskMap::with_max_entries(MAX_SOCKETS, 0);
+
+/// How far the workers are, by the place of their socket. They write their part through a mapping.
+#[map]
+static BACKLOGS: Array<Backlog<AtomicU64>> = Array::with_max_entries(MAX_SOCKETS, BPF_F_MMAPABLE);
+
+/// What the flows of each queue have waiting, at `place of the socket * FLOWS_PER_QUEUE + bucket`.
+#[map]
+static FLOWS: Array<Flow> = Array::with_max_entries(MAX_SOCKETS * FLOWS_PER_QUEUE, 0);
+
+/// Packets that may wait for a worker at most. Set when the program is loaded.
+#[unsafe(no_mangle)]
+static LIMIT: u64 = 0;
+
+/// Random, so that no sender knows whose bucket it shares. Set when the program is loaded.
+#[unsafe(no_mangle)]
+static SEED: u64 = 0;
 
 /// One counter for every verdict and processor.
 #[map]
@@ -47,7 +68,7 @@ fn anytun_xdp(ctx: XdpContext) -> u32 {
                     ctx.ingress_ifindex()
                 );
             }
-            xdp_action::XDP_PASS
+            if matches!(verdict, Verdict::Overload) { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
         }
     }
 }
@@ -55,7 +76,8 @@ fn anytun_xdp(ctx: XdpContext) -> u32 {
 /// Redirects a packet for a service, or says why it is none of ours.
 #[inline(always)]
 fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
-    let datagram = classify(&Frame(ctx))?;
+    let frame = Frame(ctx);
+    let datagram = classify(&frame)?;
     // SAFETY: the value is not read; a concurrent change of the map shows as found or as not found.
     unsafe { SERVICES.get(datagram.service_key()) }.ok_or(Verdict::NotService)?;
     // SAFETY: a slot is written once, before the program is attached to the interface.
@@ -64,8 +86,39 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     if queue >= QUEUES_PER_INTERFACE {
         return Err(Verdict::NoSocket);
     }
+    let place = slot * QUEUES_PER_INTERFACE + queue;
     // The helper looks the socket up: a place without one fails here, before the packet is given away.
-    SOCKETS.redirect(slot * QUEUES_PER_INTERFACE + queue, 0).map_err(|_| Verdict::NoSocket)
+    let action = SOCKETS.redirect(place, 0).map_err(|_| Verdict::NoSocket)?;
+    if admit(&frame, &datagram, place) { Ok(action) } else { Err(Verdict::Overload) }
+}
+
+/// Whether the packet may join the queue of the worker at `place`; counts it there if so.
+#[inline(always)]
+fn admit(frame: &Frame<'_>, datagram: &Datagram, place: u32) -> bool {
+    let Some(Backlog { given, taken }) = BACKLOGS.get(place) else { return true };
+    // SAFETY: read-only memory. Volatile, because the loader replaces what the compiler sees.
+    let limit = unsafe { ptr::read_volatile(&raw const LIMIT) };
+    // SAFETY: as above.
+    let seed = unsafe { ptr::read_volatile(&raw const SEED) };
+    let mux = Header::read(frame, datagram.payload).map_or(0, |header| header.mux);
+    let bucket = backlog::bucket(&datagram.source, datagram.source_port, mux, seed);
+    let Some(flow) = FLOWS.get_ptr_mut(place * FLOWS_PER_QUEUE + bucket) else { return true };
+    // SAFETY: a queue is served by one processor at a time, so nobody else has its flows. Generic XDP may break that rule:
+    // then a count is lost, which does not last.
+    let flow = unsafe { &mut *flow };
+    // Volatile where an atomic is meant: plain loads and stores of aligned words are all that BPF has below version 4.
+    // SAFETY: the word is in the map, which lives as long as the program, and is written as a whole.
+    let before = unsafe { ptr::read_volatile(given.count.as_ptr()) };
+    // SAFETY: as above.
+    let taken = unsafe { ptr::read_volatile(taken.count.as_ptr()) };
+    let admitted = flow.admits(before, taken, limit);
+    if admitted {
+        // Not an addition in one: nobody else writes it, and should two processors do, the worker sets it right.
+        //
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(given.count.as_ptr(), before + 1) };
+    }
+    admitted
 }
 
 /// Counts a verdict; returns how many this processor had counted before.

@@ -283,7 +283,7 @@ fn verdicts(status: &Status, since: Option<&Since<'_>>) -> String {
             row.push(thousands(since.rate(count, before.get(verdict.name()).copied().unwrap_or(0))));
         }
         let by = match verdict.outcome() {
-            Outcome::Steered | Outcome::Passed => "XDP",
+            Outcome::Steered | Outcome::Shed | Outcome::Passed => "XDP",
             Outcome::Done | Outcome::Dropped => "worker",
         };
         row.extend([by.into(), verdict.help().into()]);

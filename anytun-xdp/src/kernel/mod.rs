@@ -1,10 +1,11 @@
 //! All that touches the kernel, and all `unsafe` of the user half.
 //!
 //! The order in which a node uses it: [`privilege::check`], [`Link::find`] for every interface, [`Program::load`],
-//! [`Xsk::open`] for every worker, [`Program::set_slot`] and [`Program::set_socket`], and [`Program::attach`] last, so
+//! [`Xsk::open`] for every worker, [`Program::set_slot`] and [`Program::set_sockets`], and [`Program::attach`] last, so
 //! that no packet is steered to a socket that is not ready; then [`privilege::drop_capabilities`], before any thread is
 //! started.
 
+mod backlog;
 pub mod doctor;
 mod error;
 mod ethtool;

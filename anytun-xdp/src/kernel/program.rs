@@ -1,22 +1,27 @@
 //! The XDP program: loaded with aya, attached through `bpf_link`s, which go with the process.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anytun_common::map::{MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey};
 use anytun_common::verdict::Verdict;
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use libbpf_rs::libbpf_sys;
 
-use super::{HostError, Link, object, privilege};
+use super::backlog::Backlogs;
+use super::{HostError, Link, Xsk, object, privilege, xsk};
 use crate::config::XdpMode;
 
 /// The program's name in its object.
 pub(super) const NAME: &str = "anytun_xdp";
+
+/// Packets that may wait for a worker at most: less than its RX ring takes, so that none is lost behind the program.
+const QUEUE_LIMIT: u64 = xsk::RX_RING as u64 * 3 / 4;
 
 /// Octets of a [`ServiceKey`], in the order of its fields.
 type Key = [u8; size_of::<ServiceKey>()];
@@ -32,6 +37,7 @@ pub struct Program {
     slots: HashMap<MapData, u32, u32>,
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
+    backlogs: Backlogs,
     flush_log: Box<dyn FnMut() + Send>,
 }
 
@@ -52,7 +58,12 @@ impl Program {
     /// [`HostError::NotPermitted`] without what [`privilege::NEEDED`] lists; [`HostError::Other`] when the kernel refuses
     /// the program, with its reason.
     pub fn load() -> Result<Self, HostError> {
-        let mut ebpf = EbpfLoader::new().load(object::STEER).map_err(load_error)?;
+        let seed = RandomState::new().hash_one(0u8);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("LIMIT", &QUEUE_LIMIT, true)
+            .override_global("SEED", &seed, true)
+            .load(object::STEER)
+            .map_err(load_error)?;
         let mut logger = EbpfLogger::init(&mut ebpf).map_err(|error| broken(error.to_string()))?;
         let xdp = xdp_mut(&mut ebpf)?;
         xdp.load().map_err(|error| load_error(error.into()))?;
@@ -62,6 +73,7 @@ impl Program {
             slots: map("SLOTS")?.try_into().map_err(map_error)?,
             sockets: map("SOCKETS")?.try_into().map_err(map_error)?,
             verdicts: map("VERDICTS")?.try_into().map_err(map_error)?,
+            backlogs: backlogs(map("BACKLOGS")?)?,
             current: HashSet::new(),
             attachments: Vec::new(),
             flush_log: Box::new(move || logger.flush()),
@@ -103,17 +115,22 @@ impl Program {
         self.slots.insert(ifindex, slot, 0).map_err(map_error)
     }
 
-    /// Hands the packets of a receive queue to an AF_XDP socket. The kernel takes the socket out when it is closed.
+    /// Hands packets to the sockets of a worker: those of each to the one of their queue. The kernel takes a socket out when
+    /// it is closed.
     ///
     /// # Errors
     ///
-    /// [`HostError::Other`] when slot or queue are out of range, or `socket` is no AF_XDP socket.
-    pub fn set_socket(&mut self, slot: u32, queue: u32, socket: BorrowedFd<'_>) -> Result<(), HostError> {
-        if slot >= MAX_INTERFACES || queue >= QUEUES_PER_INTERFACE {
-            let what = format!("queue {queue} of {QUEUES_PER_INTERFACE} in slot {slot} of {MAX_INTERFACES}");
-            return Err(HostError::other(what, io::ErrorKind::InvalidInput));
+    /// [`HostError::Other`] when a slot or a queue is out of range.
+    pub fn set_sockets(&mut self, sockets: &mut Xsk) -> Result<(), HostError> {
+        for (slot, queue, socket) in sockets.sockets() {
+            if slot >= MAX_INTERFACES || queue >= QUEUES_PER_INTERFACE {
+                let what = format!("queue {queue} of {QUEUES_PER_INTERFACE} in slot {slot} of {MAX_INTERFACES}");
+                return Err(HostError::other(what, io::ErrorKind::InvalidInput));
+            }
+            self.sockets.set(slot * QUEUES_PER_INTERFACE + queue, socket.as_raw_fd(), 0).map_err(map_error)?;
         }
-        self.sockets.set(slot * QUEUES_PER_INTERFACE + queue, socket.as_raw_fd(), 0).map_err(map_error)
+        sockets.set_backlogs(&self.backlogs);
+        Ok(())
     }
 
     /// Attaches the program to an interface, native unless `mode` is generic, until [`detach_all`](Self::detach_all) or
@@ -201,6 +218,13 @@ fn xdp(ebpf: &Ebpf) -> Result<&Xdp, HostError> {
 fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, HostError> {
     let program = ebpf.program_mut(NAME).ok_or_else(|| broken(format!("it has no program {NAME}")))?;
     program.try_into().map_err(program_error)
+}
+
+fn backlogs(map: Map) -> Result<Backlogs, HostError> {
+    match map {
+        Map::Array(map) => Backlogs::new(&map),
+        _ => Err(broken("its map of backlogs is no array".into())),
+    }
 }
 
 fn octets(key: &ServiceKey) -> Key {

@@ -91,7 +91,8 @@ impl Running {
     fn program_report(&self) -> Program {
         let program = self.program();
         let counts = program.verdicts().unwrap_or([0; Verdict::COUNT]);
-        let by_program = |verdict: &&Verdict| matches!(verdict.outcome(), Outcome::Steered | Outcome::Passed);
+        let by_program =
+            |verdict: &&Verdict| matches!(verdict.outcome(), Outcome::Steered | Outcome::Shed | Outcome::Passed);
         let verdicts = Verdict::ALL.iter().filter(by_program).map(|&v| (v.name().into(), counts[v as usize])).collect();
         Program { id: self.program_id, verdicts }
     }

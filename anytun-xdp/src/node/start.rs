@@ -116,12 +116,8 @@ impl Prepared {
         for (slot, link) in links.iter().enumerate() {
             program.set_slot(link.ifindex, slot as u32)?;
         }
-        let sockets = queues.iter().map(|&queue| open(config, &links, queue)).collect::<Result<Vec<_>, _>>()?;
-        for xsk in &sockets {
-            for (slot, queue, socket) in xsk.sockets() {
-                program.set_socket(slot, queue, socket)?;
-            }
-        }
+        let mut sockets = queues.iter().map(|&queue| open(config, &links, queue)).collect::<Result<Vec<_>, _>>()?;
+        sockets.iter_mut().try_for_each(|xsk| program.set_sockets(xsk))?;
         let view = |(xsk, id)| view(xsk, id, links.len());
         let workers = sockets.iter().zip(sender_ids).map(view).collect::<Result<_, _>>()?;
         Ok(Self { program_id: program.id()?, links, program, sockets, workers, listeners })

@@ -21,9 +21,11 @@ use std::os::fd::BorrowedFd;
 
 use frame::Area;
 use port::Port;
+pub(super) use port::RX_RING;
 use xsk_rs::FrameDesc;
 
 use super::HostError;
+use super::backlog::Backlogs;
 use crate::worker::io::IoCounters;
 
 /// Packets that one system call sends in copy mode, and frames that move per step between a ring and the free list.
@@ -73,7 +75,7 @@ impl Xsk {
         XskStats::new(self.ports.iter().map(|port| port.as_ref().map(Port::fd)))
     }
 
-    /// The sockets, for [`Program::set_socket`](super::Program::set_socket): slot, queue, descriptor.
+    /// The sockets, for the map of an XDP program: slot, queue, descriptor.
     pub fn sockets(&self) -> impl Iterator<Item = (u32, u32, BorrowedFd<'_>)> {
         self.ports.iter().enumerate().filter_map(|(slot, port)| {
             let port = port.as_ref()?;
@@ -85,6 +87,15 @@ impl Xsk {
     pub fn umem_octets(&self) -> u64 {
         let frame = self.ports.iter().flatten().map(|port| port.report.frame_size).next().unwrap_or(0);
         self.total * u64::from(frame)
+    }
+
+    /// Makes the sockets tell the XDP program how far their worker is.
+    pub(super) fn set_backlogs(&mut self, backlogs: &Backlogs) {
+        for (slot, port) in self.ports.iter_mut().enumerate() {
+            if let Some(port) = port {
+                port.gauge = backlogs.queue(slot as u32, port.report.queue);
+            }
+        }
     }
 
     /// A handle that ends this worker's wait.

@@ -6,9 +6,10 @@ use nix::sys::socket::{MsgFlags, recv};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue};
 
 use crate::config::XdpMode;
+use crate::kernel::backlog::Gauge;
 
 /// Descriptors of the FILL and of the RX ring: room for a burst while the worker does not run.
-pub(super) const RX_RING: u32 = 4096;
+pub(in crate::kernel) const RX_RING: u32 = 4096;
 /// Descriptors of the TX and of the completion ring.
 pub(super) const TX_RING: u32 = 2048;
 /// Frames that one port can have in its rings at most. A UMEM of this many for each port never leaves one without.
@@ -54,11 +55,13 @@ pub(super) struct Port {
     /// Frames in the TX ring, with the driver, or in the completion ring.
     pub(super) in_tx: u64,
     pub(super) report: PortReport,
+    /// The queue in front of the socket, once the XDP program is known.
+    pub(super) gauge: Option<Gauge>,
 }
 
 impl Port {
     pub(super) fn new(rx: RxQueue, tx: TxQueue, fill: FillQueue, completion: CompQueue, report: PortReport) -> Self {
-        Self { rx, tx, fill, completion, in_fill: 0, in_tx: 0, report }
+        Self { rx, tx, fill, completion, in_fill: 0, in_tx: 0, report, gauge: None }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -69,9 +72,15 @@ impl Port {
 
     /// Takes received packets out of the RX ring; returns how many descriptors it wrote.
     pub(super) fn take_received(&mut self, descs: &mut [FrameDesc]) -> usize {
+        let given = self.gauge.as_ref().map(Gauge::given);
         // SAFETY: what is in the RX ring came from this port's FILL ring, so from the UMEM that the socket is bound to.
         let count = unsafe { self.rx.consume(descs) };
         self.in_fill -= count as u64;
+        match (&self.gauge, given) {
+            (Some(gauge), Some(given)) if count < descs.len() => gauge.emptied(given),
+            (Some(gauge), _) => gauge.took(count as u64),
+            _ => {}
+        }
         count
     }
 

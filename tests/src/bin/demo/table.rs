@@ -22,7 +22,8 @@ impl Sum {
     /// Adds up a status.
     pub(crate) fn of(status: &Status) -> Self {
         let sent = || status.clients.iter().map(|client| client.tx);
-        let dropped = Verdict::ALL.iter().filter(|verdict| verdict.outcome() == Outcome::Dropped);
+        let dropped =
+            Verdict::ALL.iter().filter(|verdict| matches!(verdict.outcome(), Outcome::Shed | Outcome::Dropped));
         let drops = dropped.map(|verdict| (verdict.name().to_owned(), status.verdict(verdict.name()))).collect();
         Self {
             packets: sent().map(|Traffic { packets, .. }| packets).sum(),
