@@ -13,7 +13,7 @@ use super::fetch::Kernel;
 use crate::toolchain::program;
 
 /// Programs of the host that the guest runs.
-const TOOLS: [&str; 3] = ["ip", "setpriv", "ss"];
+const TOOLS: [&str; 4] = ["ethtool", "ip", "setpriv", "ss"];
 /// The drivers of the network interfaces, and what tells of AF_XDP sockets.
 const MODULES: [&str; 3] = ["virtio_net", "igb", "xsk_diag"];
 /// Where the guest looks for modules; it loads them in the order of their names.

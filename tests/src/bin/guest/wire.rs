@@ -15,6 +15,9 @@ use anytun_tests::node::Node;
 use anytun_tests::wait::{PATIENCE, until};
 use anytun_xdp::satp::Role;
 
+/// Packets of a flood that leave in one system call, and octets of their inner payload.
+const BURST: u32 = 60;
+const FLOODING: u16 = 64;
 /// The payload type of a packet with nothing inside.
 const KEEP_ALIVE: u16 = 0;
 /// Packets of a direction that are on their way at most: fewer than any ring holds, so that none may be lost however
@@ -70,6 +73,24 @@ impl Clients {
         })
     }
 
+    /// Sends `bursts` times 60 packets each way, without a look at what becomes of them. Whatever arrives late is checked by
+    /// the next [`exchange`](Self::exchange).
+    pub(crate) fn flood(&self, bursts: u32) -> Result<()> {
+        let [alice, bob] = &self.0;
+        thread::scope(|scope| {
+            let there = scope.spawn(|| alice.flood(bursts));
+            let back = bob.flood(bursts);
+            let there = there.join().map_err(|_| anyhow!("alice panicked"))?;
+            there.and(back)
+        })?;
+        // Sockets keep what fits them; what comes next needs the room.
+        for client in &self.0 {
+            let silent = || Ok(client.outlet.is_silent()?.then_some(()));
+            until("a flooded socket is empty", PATIENCE, silent)?;
+        }
+        Ok(())
+    }
+
     /// Sends `count` packets each way, of all sizes, and checks that each arrives: in order, sealed by the node with
     /// consecutive sequence numbers, and otherwise as it was sent.
     pub(crate) fn exchange(&self, count: u32) -> Result<()> {
@@ -97,8 +118,22 @@ impl Client {
         self.outlet.send(&self.forger.seal(sequence, kind, inner), self.forger.service())
     }
 
+    fn flood(&self, bursts: u32) -> Result<()> {
+        let inner = flooding(self.who);
+        for _ in 0..bursts {
+            let first = self.next.fetch_add(BURST, Ordering::Relaxed);
+            let packets: Vec<_> = (first..first + BURST).map(|number| self.forger.seal(number, IPV4, &inner)).collect();
+            self.outlet.flood(&packets.concat(), packets[0].len() as u16, self.forger.service())?;
+        }
+        Ok(())
+    }
+
     fn send_to(&self, other: &Client, count: u32) -> Result<()> {
-        let mut arrivals = Arrivals { node: forger(other.who).with_role(Role::Left), last: HashMap::new() };
+        let mut arrivals = Arrivals {
+            node: forger(other.who).with_role(Role::Left),
+            last: HashMap::new(),
+            flooding: forwarded(flooding(self.who)),
+        };
         let mut sent = 0;
         for received in 0..count {
             while sent < count && sent - received < WINDOW {
@@ -106,8 +141,13 @@ impl Client {
                 sent += 1;
             }
             let what = || format!("packet {received} of {count} from {} to {}", self.who.name(), other.who.name());
-            let got = other.outlet.receive().with_context(what)?;
-            arrivals.check(&got, &forwarded(self.packet(received))).with_context(what)?;
+            let expected = forwarded(self.packet(received));
+            loop {
+                let got = other.outlet.receive().with_context(what)?;
+                if arrivals.check(&got, &expected).with_context(what)? == Arrived::Expected {
+                    break;
+                }
+            }
         }
         Ok(())
     }
@@ -132,11 +172,22 @@ struct Arrivals {
     node: Forger,
     /// The last sequence number of each sender ID.
     last: HashMap<u16, u32>,
+    /// The inner packet of a flood before.
+    flooding: Vec<u8>,
+}
+
+/// What a packet was.
+#[derive(PartialEq, Eq)]
+enum Arrived {
+    /// The one expected.
+    Expected,
+    /// One of a flood before.
+    Late,
 }
 
 impl Arrivals {
-    /// Checks that `got` is `inner`, sealed by the node, with the number after the last of its sender.
-    fn check(&mut self, got: &[u8], inner: &[u8]) -> Result<()> {
+    /// Checks that `got` is `inner`, or one of a flood, sealed by the node, with the number after the last of its sender.
+    fn check(&mut self, got: &[u8], inner: &[u8]) -> Result<Arrived> {
         let header = Header::read(got, 0).with_context(|| format!("{} octets are no SATP packet", got.len()))?;
         ensure!(header.mux == self.node.mux, "{header:?} has another MUX");
         if let Some(last) = self.last.insert(header.sender, header.sequence) {
@@ -144,6 +195,9 @@ impl Arrivals {
         }
         self.node.sender = header.sender;
         let expected = self.node.seal(header.sequence, IPV4, inner);
+        if got != expected && got == self.node.seal(header.sequence, IPV4, &self.flooding) {
+            return Ok(Arrived::Late);
+        }
         if got != expected {
             let differs = got.iter().zip(&expected).position(|(got, expected)| got != expected);
             let at = differs.unwrap_or(got.len().min(expected.len()));
@@ -151,8 +205,13 @@ impl Arrivals {
             let (lengths, octets) = ([got.len(), expected.len()], [part(got), part(&expected)]);
             bail!("differs at octet {at}; got and expected: lengths {lengths:?}, octets {octets:?}");
         }
-        Ok(())
+        Ok(Arrived::Expected)
     }
+}
+
+/// An inner packet of a flood.
+fn flooding(from: Who) -> Vec<u8> {
+    datagram(inner(from), inner(from.other()), FLOODING)
 }
 
 fn forger(who: Who) -> Forger {
