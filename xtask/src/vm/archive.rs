@@ -145,6 +145,8 @@ impl Suites {
             ("Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled", "false".to_owned()),
             ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".to_owned()),
             ("Acquire::Retries", "2".to_owned()),
+            // Otherwise lists that could not be fetched are a warning.
+            ("APT::Update::Error-Mode", "any".to_owned()),
             // Nothing is installed, so nobody's database needs to be locked.
             ("Debug::NoLocking", "true".to_owned()),
             // The usual one may not write below this workspace.

@@ -54,7 +54,10 @@ impl Qemu {
         let missing = |error| Skip {
             missing: format!("no {QEMU} of {QEMU_LEAST} or later"),
             error,
-            mend: format!("install the package {QEMU_PACKAGE}, on Debian 12 from its backports"),
+            mend: format!(
+                "install the package {QEMU_PACKAGE} (on Debian 12 that of bookworm-backports), or run this on a Debian \
+                 with network, where it is fetched"
+            ),
         };
         Self::fetched().map_err(missing)
     }
@@ -105,7 +108,7 @@ impl Kernel {
         Self::fetched().map_err(|error| Skip {
             missing: format!("no kernel of Debian's {KERNEL_SUITE}"),
             error,
-            mend: "run it on a Debian that has network, after `apt-get update`".to_owned(),
+            mend: "run this on a Debian with network, where one is fetched".to_owned(),
         })
     }
 

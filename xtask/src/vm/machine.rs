@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::fetch::{Kernel, Qemu};
 use crate::workspace;
 
-/// How long a machine may run. One takes less than a minute where it has a processor to itself.
+/// How long a machine may run. One takes a minute and a half at most where it has its processors to itself.
 const LIMIT: Duration = Duration::from_secs(300);
 /// How many of the last lines of the console a failure shows.
 const TAIL: usize = 80;
@@ -46,9 +46,11 @@ pub(crate) const NICS: [Nics; 2] = [
 /// When the guest fails, panics or takes too long, with the end of its console.
 pub(crate) fn run(qemu: &Qemu, kernel: &Kernel, initramfs: &Path, nics: &Nics) -> Result<()> {
     let log = workspace::log_dir()?.join(format!("vm-{}.log", nics.driver));
-    println!("vm: four {} interfaces (usually 40 s; console: {})", nics.driver, log.display());
+    println!("vm: four {} interfaces (usually 30 to 90 s; console: {})", nics.driver, log.display());
     let begin = Instant::now();
-    let mut machine = Machine::start(qemu, kernel, initramfs, nics)?;
+    fs::create_dir_all(workspace::log_dir()?).context("the directory for logs")?;
+    let complaints = log.with_extension("qemu.log");
+    let mut machine = Machine::start(qemu, kernel, initramfs, nics, &complaints)?;
     let lines = machine.watch(&log)?;
     if lines.iter().any(|line| line == PASSED) {
         println!("vm: {} passed in {:.0} s", nics.driver, begin.elapsed().as_secs_f64());
@@ -56,7 +58,13 @@ pub(crate) fn run(qemu: &Qemu, kernel: &Kernel, initramfs: &Path, nics: &Nics) -
     }
     let why = if begin.elapsed() > LIMIT { "took too long" } else { "failed" };
     let tail = &lines[lines.len().saturating_sub(TAIL)..];
-    bail!("the virtual machine with {} {why}. The end of {}:\n{}", nics.driver, log.display(), tail.join("\n"))
+    let complaints = fs::read_to_string(&complaints).unwrap_or_default();
+    bail!(
+        "the virtual machine with {} {why}. {complaints}The end of {}:\n{}",
+        nics.driver,
+        log.display(),
+        tail.join("\n")
+    )
 }
 
 /// A running machine. It ends with this value.
@@ -66,7 +74,9 @@ struct Machine {
 }
 
 impl Machine {
-    fn start(qemu: &Qemu, kernel: &Kernel, initramfs: &Path, nics: &Nics) -> Result<Self> {
+    /// Starts the machine, with what QEMU itself has to say in the file `complaints`.
+    fn start(qemu: &Qemu, kernel: &Kernel, initramfs: &Path, nics: &Nics, complaints: &Path) -> Result<Self> {
+        let complaints = File::create(complaints).with_context(|| complaints.display().to_string())?;
         let mut command = qemu.command();
         // Emulated processors: whether a machine has others to lend shows only in use.
         command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "768"]);
@@ -85,7 +95,7 @@ impl Machine {
         let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(complaints)
             .spawn()
             .with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let output = process.stdout.take().context("the console was not piped")?;
@@ -95,9 +105,6 @@ impl Machine {
     /// Shows the trials as they end, keeps the whole console in `log`, and returns its lines when the machine has ended
     /// or its time is up.
     fn watch(&mut self, log: &Path) -> Result<Vec<String>> {
-        if let Some(directory) = log.parent() {
-            fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
-        }
         let mut file = File::create(log).with_context(|| log.display().to_string())?;
         let end = Instant::now() + LIMIT;
         let mut lines = Vec::new();

@@ -31,7 +31,7 @@ pub(crate) fn test() -> Result<()> {
         Ok(found) => found,
         Err(Skip { missing, error, mend }) => {
             eprintln!("xtask: {error:#}");
-            println!("vm: skipped: {missing}; to get it, {mend}");
+            println!("vm: skipped: {missing}; {mend}");
             return Ok(());
         }
     };
@@ -50,7 +50,7 @@ fn find() -> Result<(Qemu, Kernel), Skip> {
         return Err(Skip {
             missing: format!("this host is {ARCH}, and the virtual machine runs x86_64 programs"),
             error: Error::msg("the node is built for the host"),
-            mend: "run it on an x86_64 host".to_owned(),
+            mend: "run this on an x86_64 host".to_owned(),
         });
     }
     Ok((Qemu::find()?, Kernel::find()?))

@@ -18,6 +18,8 @@ const NODE: &str = "/bin/anytun-xdp";
 const MANY: u32 = 8_000;
 /// Bursts each way of a flood.
 const FLOOD: u32 = 100;
+/// Packets of it that the node receives at least: more than without it, and fewer than a ring of the hardware holds.
+const LEAST_OF_FLOOD: u64 = 200;
 /// Packets each way that show that the node is well.
 const SOME: u32 = 300;
 
@@ -145,7 +147,7 @@ fn overload() -> Result<()> {
     let counted: u64 = status.workers.iter().flat_map(|worker| worker.verdicts.values()).sum();
     let received = status.io().rx_packets;
     ensure!(counted == received, "{received} packets received, {counted} of them have a verdict");
-    ensure!(received >= u64::from(FLOOD), "{received} packets were no flood");
+    ensure!(received >= LEAST_OF_FLOOD, "{received} packets were no flood");
     running.clients.exchange(SOME)?;
     running.settled()?;
     stop(&mut running)
