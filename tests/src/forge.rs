@@ -117,7 +117,7 @@ impl Outlet {
 }
 
 /// An inner IPv4 packet that nobody answers: UDP to the port `discard`, with room for `length` octets of payload.
-pub fn datagram(source: Ipv4Addr, destination: Ipv4Addr, length: u8) -> Vec<u8> {
+pub fn datagram(source: Ipv4Addr, destination: Ipv4Addr, length: u16) -> Vec<u8> {
     const IP: usize = 20;
     const UDP: usize = 8;
     let total = IP + UDP + usize::from(length);

@@ -9,6 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -40,11 +41,14 @@ pub struct Layout {
     pub one_interface: bool,
     /// Whether the clients leave UDP checksums to the hardware, which on a veth means to nobody.
     pub offload: bool,
+    /// Whether the links are interfaces that this host has, wired to each other in pairs: `near0` to `far0` of alice, and
+    /// `near1` to `far1` of bob. They are moved into the namespaces. Otherwise the links are made, as pairs of veth.
+    pub wired: bool,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { queues: 1, one_interface: false, offload: true }
+        Self { queues: 1, one_interface: false, offload: true, wired: false }
     }
 }
 
@@ -122,7 +126,7 @@ impl Lab {
         node.ip(&format!("addr add {ANYCAST6}/128 dev lo nodad"))?;
         let clients = [Namespace::new("alice")?, Namespace::new("bob")?];
         let lab = Self { node, clients, directory, layout };
-        lab.link("link0", "alice", &lab.clients[0])?;
+        lab.link(0, "alice", &lab.clients[0])?;
         lab.address("link0", &lab.clients[0], "198.51.100", "2001:db8:1:", "1")?;
         if layout.one_interface {
             let [alice, bob] = &lab.clients;
@@ -130,7 +134,7 @@ impl Lab {
             bob.ip("link set eth1 name eth0")?;
             lab.attach(bob, "198.51.100", "2001:db8:1:", "2")?;
         } else {
-            lab.link("link1", "bob", &lab.clients[1])?;
+            lab.link(1, "bob", &lab.clients[1])?;
             lab.address("link1", &lab.clients[1], "203.0.113", "2001:db8:2:", "1")?;
         }
         Ok(lab)
@@ -199,14 +203,28 @@ impl Lab {
         Ok(())
     }
 
-    fn link(&self, name: &str, what: &str, client: &Namespace) -> Result<()> {
+    /// Makes the node's interface `link0` or `link1` and its other end.
+    fn link(&self, number: u8, what: &str, client: &Namespace) -> Result<()> {
+        if self.layout.wired {
+            return self.wired_link(number, client).with_context(|| format!("cannot take the link to {what}"));
+        }
         let queues = format!("numtxqueues {0} numrxqueues {0}", self.layout.queues);
         let peer = client.name();
         self.node
-            .ip(&format!("link add name {name} {queues} type veth peer name eth0 {queues} netns {peer}"))
+            .ip(&format!("link add name link{number} {queues} type veth peer name eth0 {queues} netns {peer}"))
             .with_context(|| format!("cannot make the link to {what}"))?;
         if !self.layout.offload {
             output(client.command("ethtool").args(["-K", "eth0", "tx", "off"]))?;
+        }
+        Ok(())
+    }
+
+    /// Moves both ends of a link into their namespaces.
+    fn wired_link(&self, number: u8, client: &Namespace) -> Result<()> {
+        let ends = [("near", &self.node, format!("link{number}")), ("far", client, "eth0".to_owned())];
+        for (end, namespace, name) in ends {
+            let words = ["link", "set", &format!("{end}{number}"), "netns", namespace.name(), "name", &name];
+            output(Command::new("ip").args(words))?;
         }
         Ok(())
     }

@@ -60,6 +60,10 @@ pub struct Program {
 pub struct Interface {
     /// Its name.
     pub name: String,
+    /// Its driver.
+    pub driver: String,
+    /// Whether it is up and has a carrier.
+    pub up: bool,
     /// The XDP mode.
     pub xdp: Mode,
     /// Its queues.
@@ -83,6 +87,8 @@ pub struct Queue {
     /// What was asked for and what the kernel gave.
     #[serde(flatten)]
     pub mode: Mode,
+    /// What the kernel counts for the socket.
+    pub statistics: BTreeMap<String, u64>,
 }
 
 /// A worker.

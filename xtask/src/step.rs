@@ -12,16 +12,16 @@ use crate::workspace;
 const TAIL: usize = 20;
 
 /// A command that takes a while.
-pub(crate) struct Step {
+pub(crate) struct Step<'a> {
     /// What is announced: the command as a user would type it.
     pub(crate) command_line: String,
     /// How long it usually takes.
     pub(crate) usual_time: &'static str,
     /// The name of its log.
-    pub(crate) log: &'static str,
+    pub(crate) log: &'a str,
 }
 
-impl Step {
+impl Step<'_> {
     /// Runs the step, with what it prints in its log.
     ///
     /// # Errors

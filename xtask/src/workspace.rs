@@ -31,6 +31,12 @@ pub(crate) fn build_node(release: bool) -> Result<PathBuf> {
     Ok(profile_dir(if release { "release" } else { "debug" })?.join("anytun-xdp"))
 }
 
+/// Builds what runs in the virtual machine, and returns its path.
+pub(crate) fn build_guest() -> Result<PathBuf> {
+    succeed(cargo("build").args(["--release", "--package", END_TO_END, "--bin", "guest"]))?;
+    Ok(profile_dir("release")?.join("guest"))
+}
+
 /// Runs the demonstration in place of this process.
 pub(crate) fn demonstrate(duration: Option<&str>) -> Result<()> {
     let node = build_node(true)?;
@@ -92,6 +98,11 @@ fn profile_dir(profile: &str) -> Result<PathBuf> {
 /// The directory for the logs of long work.
 pub(crate) fn log_dir() -> Result<PathBuf> {
     profile_dir("xtask-logs")
+}
+
+/// The directory for what the virtual machine is made of. It is kept, because fetching takes a while.
+pub(crate) fn vm_dir() -> Result<PathBuf> {
+    profile_dir("vm")
 }
 
 fn succeed(cargo: &mut Command) -> Result<()> {

@@ -251,9 +251,10 @@ fn unused_queues(link: &Link, queues: Queues) -> Option<Finding> {
 
 fn mtu(link: &Link, mode: XdpMode) -> Option<Finding> {
     let name = &link.name;
-    if link.mtu > xsk::LARGEST_MTU {
+    let largest = xsk::largest_mtu(mode == XdpMode::Zerocopy);
+    if link.mtu > largest {
         return Some(Finding::fatal(
-            format!("{name}: a frame holds packets of an MTU up to {}, not {}", xsk::LARGEST_MTU, link.mtu),
+            format!("{name}: a frame holds packets of an MTU up to {largest}, not {}", link.mtu),
             format!("`ip link set dev {name} mtu 1500`"),
         ));
     }
@@ -298,7 +299,8 @@ fn same_queues(links: &[(Link, &Interface)]) -> Result<usize, Option<Finding>> {
 /// Whether the memory that the workers lock is allowed.
 fn memory(links: &[(Link, &Interface)], workers: usize) -> Option<Finding> {
     let largest = links.iter().map(|(link, _)| link.mtu).max()?;
-    let needed = workers as u64 * xsk::umem_octets(links.len() as u32, largest)?;
+    let zero_copy = links.iter().any(|(_, interface)| interface.xdp == XdpMode::Zerocopy);
+    let needed = workers as u64 * xsk::umem_octets(links.len() as u32, largest, zero_copy)?;
     let mebibytes = |octets: u64| octets.div_ceil(1 << 20);
     match privilege::locked_memory() {
         Ok(Some(limit)) if limit < needed => Some(Finding::hurts(

@@ -64,7 +64,7 @@ fn name(&(kinds, services, crypto, xdp, queues, one_interface, offload, udp_chec
 
 fn work(columns: Columns) -> Box<dyn Fn() -> Result<()> + Send> {
     let (kinds, services, crypto, xdp, queues, one_interface, offload, udp_checksum) = columns;
-    let layout = Layout { queues, one_interface, offload };
+    let layout = Layout { queues, one_interface, offload, ..Layout::default() };
     Box::new(move || run(&Row { kinds, services, crypto, xdp, layout, udp_checksum }))
 }
 

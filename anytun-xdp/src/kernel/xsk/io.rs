@@ -7,6 +7,7 @@ use std::time::Duration;
 use anytun_common::map::MAX_INTERFACES;
 
 use super::frame::Frame;
+use super::port::Port;
 use super::{BATCH, Xsk};
 use crate::worker::io::{IoCounters, Ledger, PacketIo};
 
@@ -128,6 +129,7 @@ impl PacketIo for Xsk {
         // open or negative, which makes the kernel skip them, and no signal mask is given.
         unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const timeout, ptr::null()) };
         self.counters.polls += 1;
+        self.ports.iter_mut().flatten().for_each(Port::ask_for_completions);
         if polled[0].revents != 0 {
             self.waker.clear();
         }

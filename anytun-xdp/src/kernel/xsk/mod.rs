@@ -12,7 +12,7 @@ mod waker;
 
 pub use frame::Frame;
 pub use open::PortSpec;
-pub(super) use open::{LARGEST_MTU, umem_octets};
+pub(super) use open::{largest_mtu, umem_octets};
 pub use port::PortReport;
 pub use stats::{XskStatistics, XskStats};
 pub use waker::Waker;

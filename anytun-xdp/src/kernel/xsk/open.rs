@@ -21,10 +21,11 @@ use crate::worker::io::{IoCounters, PacketIo};
 const FRAME_SIZES: [u32; 2] = [2048, 4096];
 /// What the kernel keeps free in front of a received packet (`XDP_PACKET_HEADROOM`).
 const HEADROOM: u32 = 256;
-/// Octets of a frame that an IP packet cannot have: headroom, Ethernet header, two tags.
-const OVERHEAD: u32 = HEADROOM + (ethernet::HEADER + ethernet::MAX_TAGS * ethernet::TAG) as u32;
-/// The largest MTU whose packets fit a frame.
-pub(in crate::kernel) const LARGEST_MTU: u32 = FRAME_SIZES[FRAME_SIZES.len() - 1] - OVERHEAD;
+/// Octets in front of an IP packet: Ethernet header, two tags.
+const OVERHEAD: u32 = (ethernet::HEADER + ethernet::MAX_TAGS * ethernet::TAG) as u32;
+/// In zero-copy mode some hardware is told the room of a frame in this unit, rounded down (igb, igc and ixgbe:
+/// SRRCTL.BSIZEPKT), and their drivers drop what needs more.
+const ZERO_COPY_UNIT: u32 = 1024;
 /// Drivers whose zero-copy mode `auto` uses. It crashed hosts or lost packets with several others, so a driver belongs
 /// here only after it carried load; any other is asked for by `xdp = "zerocopy"`.
 const GOOD_AT_ZERO_COPY: [&str; 1] = ["i40e"];
@@ -61,7 +62,7 @@ impl Xsk {
         let mut copy = !zero_copy;
         loop {
             // Every try starts with a new UMEM: a socket that failed to bind leaves it in a state of its own.
-            match Self::bind_all(ports, if copy { BindFlags::XDP_COPY } else { BindFlags::XDP_ZEROCOPY }) {
+            match Self::bind_all(ports, !copy) {
                 Ok(xsk) => return Ok(xsk),
                 Err(refused) if refused.is(libc::EBUSY) && Instant::now() < deadline => thread::sleep(BUSY_NAP),
                 Err(refused) if !copy && !must && !refused.is(libc::EPERM) => copy = true,
@@ -70,11 +71,12 @@ impl Xsk {
         }
     }
 
-    fn bind_all(ports: &[Option<PortSpec>], mode: BindFlags) -> Result<Self, Refused> {
-        let frame_size = frame_size(ports).map_err(Refused::Host)?;
+    fn bind_all(ports: &[Option<PortSpec>], zero_copy: bool) -> Result<Self, Refused> {
+        let frame_size = frame_size(ports, zero_copy).map_err(Refused::Host)?;
         let used = ports.iter().flatten().count() as u32;
         let (umem, free) = umem(frame_size, FRAMES * used.max(1)).map_err(Refused::Host)?;
-        let bind = |spec: &Option<PortSpec>| spec.as_ref().map(|spec| bind(&umem, spec, mode, frame_size)).transpose();
+        let bind =
+            |spec: &Option<PortSpec>| spec.as_ref().map(|spec| bind(&umem, spec, zero_copy, frame_size)).transpose();
         let bound = ports.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let mut xsk = Self {
             ports: bound,
@@ -167,23 +169,37 @@ fn wants_zero_copy(ports: &[Option<PortSpec>]) -> Result<bool, HostError> {
     }
 }
 
+/// Octets of the largest packet, with its Ethernet header and tags, that is received into a frame.
+const fn room(frame_size: u32, zero_copy: bool) -> u32 {
+    let room = frame_size - HEADROOM;
+    if zero_copy { room - room % ZERO_COPY_UNIT } else { room }
+}
+
+/// The largest MTU whose packets fit a frame.
+pub(in crate::kernel) const fn largest_mtu(zero_copy: bool) -> u32 {
+    room(FRAME_SIZES[FRAME_SIZES.len() - 1], zero_copy) - OVERHEAD
+}
+
 /// The smallest frame that holds the largest packet of every port.
-fn frame_size(ports: &[Option<PortSpec>]) -> Result<u32, HostError> {
+fn frame_size(ports: &[Option<PortSpec>], zero_copy: bool) -> Result<u32, HostError> {
     let Some(largest) = ports.iter().flatten().max_by_key(|port| port.link.mtu) else { return Ok(FRAME_SIZES[0]) };
-    frame_size_for(largest.link.mtu).ok_or_else(|| HostError::Unsupported {
-        interface: largest.link.name.clone(),
-        what: format!("its MTU is {}, and a frame holds packets of an MTU up to {LARGEST_MTU}", largest.link.mtu),
-        mend: format!("`ip link set dev {} mtu {LARGEST_MTU}` or less", largest.link.name),
+    frame_size_for(largest.link.mtu, zero_copy).ok_or_else(|| {
+        let limit = largest_mtu(zero_copy);
+        HostError::Unsupported {
+            interface: largest.link.name.clone(),
+            what: format!("its MTU is {}, and a frame holds packets of an MTU up to {limit}", largest.link.mtu),
+            mend: format!("`ip link set dev {} mtu {limit}` or less", largest.link.name),
+        }
     })
 }
 
-fn frame_size_for(mtu: u32) -> Option<u32> {
-    FRAME_SIZES.into_iter().find(|size| mtu <= size - OVERHEAD)
+fn frame_size_for(mtu: u32, zero_copy: bool) -> Option<u32> {
+    FRAME_SIZES.into_iter().find(|&size| mtu <= room(size, zero_copy) - OVERHEAD)
 }
 
 /// Octets of the UMEM of a worker with `ports` ports, the largest MTU of which is `mtu`; nothing when it fits no frame.
-pub(in crate::kernel) fn umem_octets(ports: u32, mtu: u32) -> Option<u64> {
-    Some(u64::from(frame_size_for(mtu)?) * u64::from(FRAMES * ports.max(1)))
+pub(in crate::kernel) fn umem_octets(ports: u32, mtu: u32, zero_copy: bool) -> Option<u64> {
+    Some(u64::from(frame_size_for(mtu, zero_copy)?) * u64::from(FRAMES * ports.max(1)))
 }
 
 fn umem(frame_size: u32, frames: u32) -> Result<(Umem, Vec<FrameDesc>), HostError> {
@@ -222,7 +238,8 @@ fn memory(error: io::Error) -> HostError {
 }
 
 /// Binds the socket of one port. The kernel ignores `mode` for all but the first socket of a UMEM.
-fn bind(umem: &Umem, spec: &PortSpec, mode: BindFlags, frame_size: u32) -> Result<Port, Refused> {
+fn bind(umem: &Umem, spec: &PortSpec, zero_copy: bool, frame_size: u32) -> Result<Port, Refused> {
+    let mode = if zero_copy { BindFlags::XDP_ZEROCOPY } else { BindFlags::XDP_COPY };
     let refused = |error| Refused::Bind(spec.clone(), error);
     let size = |size| QueueSize::new(size).map_err(|error| refused(io::Error::other(error)));
     let config = SocketConfig::builder()
@@ -249,7 +266,7 @@ fn bind(umem: &Umem, spec: &PortSpec, mode: BindFlags, frame_size: u32) -> Resul
         fill_ring: RX_RING,
         completion_ring: TX_RING,
         frame_size,
-        frame_room: frame_size - HEADROOM,
+        frame_room: room(frame_size, zero_copy),
         huge_pages: false,
     };
     let mut port = Port::new(rx, tx, fill, completion, report);
@@ -269,4 +286,20 @@ fn cause(error: &dyn std::error::Error) -> io::Error {
 fn next_id() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_holds_the_packets_of_its_mtu() {
+        assert_eq!([frame_size_for(1500, false), frame_size_for(1500, true)], [Some(2048), Some(4096)]);
+        assert_eq!([frame_size_for(1000, true), frame_size_for(1010, true)], [Some(2048), Some(4096)]);
+        assert_eq!([largest_mtu(false), largest_mtu(true)], [3818, 3050]);
+        for zero_copy in [false, true] {
+            assert_eq!(frame_size_for(largest_mtu(zero_copy), zero_copy), Some(4096));
+            assert_eq!(frame_size_for(largest_mtu(zero_copy) + 1, zero_copy), None);
+        }
+    }
 }

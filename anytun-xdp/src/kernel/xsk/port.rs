@@ -1,5 +1,6 @@
 //! One socket of a worker: four rings, and how many frames are in each pair.
 
+use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{MsgFlags, recv};
@@ -54,6 +55,8 @@ pub(super) struct Port {
     pub(super) in_fill: u64,
     /// Frames in the TX ring, with the driver, or in the completion ring.
     pub(super) in_tx: u64,
+    /// Whether the kernel is to be woken for frames that left the TX ring and are not completed.
+    completions_due: bool,
     pub(super) report: PortReport,
     /// The queue in front of the socket, once the XDP program is known.
     pub(super) gauge: Option<Gauge>,
@@ -61,7 +64,7 @@ pub(super) struct Port {
 
 impl Port {
     pub(super) fn new(rx: RxQueue, tx: TxQueue, fill: FillQueue, completion: CompQueue, report: PortReport) -> Self {
-        Self { rx, tx, fill, completion, in_fill: 0, in_tx: 0, report, gauge: None }
+        Self { rx, tx, fill, completion, in_fill: 0, in_tx: 0, completions_due: false, report, gauge: None }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -89,8 +92,10 @@ impl Port {
         // Also those that are not in the ring any more but not completed count, so that a port never has more frames
         // than the UMEM reckons with, and its completion ring never overflows.
         let unused = u64::from(TX_RING).saturating_sub(self.in_tx) as usize;
-        let wanted = wanted.min(unused);
-        wanted.min(self.tx.nb_free(wanted as u32) as usize)
+        let possible = wanted.min(unused);
+        let room = possible.min(self.tx.nb_free(possible as u32) as usize);
+        self.completions_due |= room < wanted;
+        room
     }
 
     /// Hands frames over for transmission, all or none; returns whether it did.
@@ -102,6 +107,7 @@ impl Port {
         // SAFETY: this function's contract is that of `produce`.
         let count = unsafe { self.tx.produce(descs) };
         self.in_tx += count as u64;
+        self.completions_due = true;
         count == descs.len()
     }
 
@@ -133,6 +139,11 @@ impl Port {
         count == descs.len()
     }
 
+    /// Lets the next kick wake the kernel for frames that left the TX ring and are not completed.
+    pub(super) fn ask_for_completions(&mut self) {
+        self.completions_due = true;
+    }
+
     /// Packets in the TX ring that the kernel has not looked at yet.
     pub(super) fn unsent(&mut self) -> u32 {
         if self.in_tx == 0 { 0 } else { TX_RING - self.tx.nb_free_exact().min(TX_RING) }
@@ -141,13 +152,16 @@ impl Port {
     /// Makes the kernel send, if it asks for it and there is something to do; returns how often it was entered. Once is
     /// enough where the kernel knows the option that raises its budget; before Linux 6.17 it sends 32 packets a call.
     pub(super) fn kick_tx(&mut self) -> u64 {
-        // In zero-copy mode packets that left the ring may wait for a kick as well: the one that completes them.
-        let work = if self.report.zero_copy { self.in_tx > 0 } else { self.unsent() > 0 };
-        if !work {
-            return 0;
-        }
         let mut calls = 0;
         let mut unsent = self.unsent();
+        if unsent == 0 {
+            // In zero-copy mode packets that left the ring may wait for a kick as well: the one that completes them. Once,
+            // not in every turn of a worker that has nothing else to do.
+            let completions = self.report.zero_copy && self.in_tx > 0 && mem::take(&mut self.completions_due);
+            if !completions {
+                return 0;
+            }
+        }
         while self.tx.needs_wakeup() {
             // The errors are those of an interface that is down, gone or busy: the packets stay, and are kicked again.
             let _ = self.tx.wakeup();
