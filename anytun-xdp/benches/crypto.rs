@@ -183,7 +183,10 @@ fn header(number: usize) -> Header {
 
 /// The number of an engine and a size.
 fn cases() -> impl Iterator<Item = (String, usize)> {
-    Engine::available().map(|engine| engine.to_string()).chain(["single".to_owned()]).flat_map(|name| SIZES.map(|size| (name.clone(), size)))
+    Engine::available()
+        .map(|engine| engine.to_string())
+        .chain(["single".to_owned()])
+        .flat_map(|name| SIZES.map(|size| (name.clone(), size)))
 }
 
 fn bench(bencher: Bencher<'_, '_>, what: What, (name, size): (String, usize)) {

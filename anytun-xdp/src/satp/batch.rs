@@ -10,9 +10,9 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 
 use super::keys::{self, Keys};
+use super::simd::PACKETS;
 use super::simd::aes::{Aes, Blocks, Origin, Schedules, Sessions};
 use super::simd::sha1::{DIGEST, Hmac, Sha1};
-use super::simd::PACKETS;
 use super::{AesCtr, HEADER, Header, MAX_TAG, Role};
 
 /// Octets of the longest packet: none that UDP carries is longer.
@@ -102,6 +102,8 @@ pub struct Batch {
     hmac: Box<Hmac>,
     /// What each packet's payload is encrypted with.
     ciphers: [AesCtr; PACKETS],
+    /// Whether any payload of the batch is.
+    encrypted: bool,
 }
 
 impl Default for Batch {
@@ -122,12 +124,14 @@ impl Batch {
             schedules: Box::default(),
             hmac: Box::default(),
             ciphers: [AesCtr::Null; PACKETS],
+            encrypted: false,
         }
     }
 
     /// Starts a batch: says which packets were sealed with these keys, as [`Keys::verify`] does. Packets behind the first
     /// [`PACKETS`](Self::PACKETS), and any longer than 65,535 octets, fail.
     pub fn verify<'a>(&mut self, packets: impl IntoIterator<Item = ToOpen<'a>>) -> Passed {
+        self.encrypted = false;
         let mut passed = Passed::default();
         let mut signed: [(usize, &[u8], usize); PACKETS] = [(0, &[], 0); PACKETS];
         let mut count = 0;
@@ -165,10 +169,14 @@ impl Batch {
     /// Decrypts packets of the batch that was verified, in place. Each is given by its place in it and its body: payload
     /// type and payload, without the tag. One that is given twice, or was not in the batch, is left as it is.
     pub fn decrypt<'a>(&mut self, bodies: impl IntoIterator<Item = (usize, &'a mut [u8])>) {
+        if !self.encrypted {
+            return;
+        }
         let mut encrypted = Encrypted::default();
         let mut of_all: [&mut [u8]; PACKETS] = from_fn(|_| Default::default());
         for (place, body) in bodies {
-            let cipher = self.ciphers.get_mut(place).map_or(AesCtr::Null, |cipher| std::mem::replace(cipher, AesCtr::Null));
+            let cipher =
+                self.ciphers.get_mut(place).map_or(AesCtr::Null, |cipher| std::mem::replace(cipher, AesCtr::Null));
             if cipher != AesCtr::Null && body.len() <= LONGEST {
                 encrypted.add(cipher, place);
                 of_all[place] = body;
@@ -232,6 +240,7 @@ impl Batch {
     fn derive(&mut self, place: usize, keys: &Keys, sender: Role, header: &Header) {
         let cipher = keys.cipher();
         self.ciphers[place] = cipher;
+        self.encrypted |= cipher != AesCtr::Null;
         let longer = matches!(cipher, AesCtr::Aes192 | AesCtr::Aes256);
         let origin = Origin { master: keys.master(), sender, header, longer };
         match self.engine.aes {

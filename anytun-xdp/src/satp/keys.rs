@@ -147,7 +147,8 @@ impl Keys {
     ) {
         let start = key_start(self.cipher.key_length()).min(KEY_END - 1);
         let session = self.session(sender, header.sequence, key_start(self.cipher.key_length())..SESSION);
-        let values = [session.0[start], session.counter_block(header), session.0[AUTHENTICATION], session.0[SESSION - 1]];
+        let values =
+            [session.0[start], session.counter_block(header), session.0[AUTHENTICATION], session.0[SESSION - 1]];
         blocks.copy_from_slice(AesBlock::slice_as_flattened(&values));
         longer.copy_from_slice(&session.0[KEY_END - 1]);
     }

@@ -183,7 +183,11 @@ fn every_bit_of_a_tag_counts() {
                 })
                 .collect();
             for packets in packets.chunks(PACKETS) {
-                assert_eq!(batch.verify(packets.iter().map(|packet| sample.to_open(packet))), Passed(0), "{tag_length}");
+                assert_eq!(
+                    batch.verify(packets.iter().map(|packet| sample.to_open(packet))),
+                    Passed(0),
+                    "{tag_length}"
+                );
             }
         }
     }
@@ -241,8 +245,11 @@ fn packets_behind_a_whole_batch_fail() {
         assert_eq!(passed, Passed(u64::MAX));
         assert!(!passed.contains(PACKETS));
         let mut packets: Vec<Vec<u8>> = samples.iter().map(Sample::unsealed).collect();
-        let passed = batch.seal(samples.iter().zip(&mut packets).map(|(sample, packet)| {
-            ToSeal { keys: &sample.keys, sender: sample.sender, header: sample.header, packet }
+        let passed = batch.seal(samples.iter().zip(&mut packets).map(|(sample, packet)| ToSeal {
+            keys: &sample.keys,
+            sender: sample.sender,
+            header: sample.header,
+            packet,
         }));
         assert_eq!(passed, Passed(u64::MAX));
         assert_eq!(packets[PACKETS], samples[PACKETS].unsealed());

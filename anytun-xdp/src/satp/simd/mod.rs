@@ -10,10 +10,10 @@
 //! * **Calling a function that is compiled for more than the baseline.** It must not run on a CPU without its
 //!   features. Every set of features has a token type ([`Avx512`], [`Avx2`], [`ShaNi`], [`Vaes`], [`AesNi`]) whose field
 //!   is private to this module and whose only constructor is `detect`, which asks the CPU (and, through `XGETBV`, whether
-//!   the operating system keeps the registers). The traits [`Lanes`](sha1::Lanes) and [`Blocks`](aes::Blocks) are
+//!   the operating system keeps the registers). The traits `Lanes` and `Blocks` are
 //!   implemented for tokens, so holding the value that a method is called on proves the call sound. Between functions
 //!   with the same features calls are safe; the compiler checks that.
-//! * **Loads and stores.** All go through the functions of [`memory`], which take references to arrays of exactly the
+//! * **Loads and stores.** All go through the functions of `memory`, which take references to arrays of exactly the
 //!   octets that are moved, or a slice whose length makes the mask of the move. Instructions that tolerate any
 //!   alignment are used throughout. So no pointer arithmetic is done anywhere, and indices are checked by the compiler or
 //!   at run time.

@@ -77,12 +77,7 @@ fn everywhere(block: &[u8; BLOCK]) -> Vector {
 fn transposed([r0, r1, r2, r3]: [Vector; 4]) -> [Vector; 4] {
     let (a0, a1) = (_mm_unpacklo_epi32(r0, r1), _mm_unpackhi_epi32(r0, r1));
     let (a2, a3) = (_mm_unpacklo_epi32(r2, r3), _mm_unpackhi_epi32(r2, r3));
-    [
-        _mm_unpacklo_epi64(a0, a2),
-        _mm_unpackhi_epi64(a0, a2),
-        _mm_unpacklo_epi64(a1, a3),
-        _mm_unpackhi_epi64(a1, a3),
-    ]
+    [_mm_unpacklo_epi64(a0, a2), _mm_unpackhi_epi64(a0, a2), _mm_unpacklo_epi64(a1, a3), _mm_unpackhi_epi64(a1, a3)]
 }
 
 /// The first block of a packet's key.

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::array::from_fn;
 
 use super::super::Vaes;
-use super::super::memory::{load_part512, load128, load512, store_part512, store512, store128};
+use super::super::memory::{load_part512, load128, load512, store_part512, store128, store512};
 use super::expand::{self, define_schedules};
 use super::{BLOCK, Blocks, GROUP, Labels, Master, Origin, PACKETS, ROUND_KEYS, Schedules, Sessions, place, words};
 use crate::satp::AesCtr;

@@ -5,8 +5,9 @@ use std::array::from_fn;
 
 use super::super::Avx2;
 use super::super::memory::{load_words256, load256, store_words256};
+use super::Rows;
+use super::lanes::{FINAL_BITS, Lanes};
 use super::rounds::{INITIAL, define_compress};
-use super::{FINAL_BITS, Lanes, Rows};
 
 /// Chains.
 const N: usize = 8;

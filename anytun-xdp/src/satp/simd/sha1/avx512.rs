@@ -5,8 +5,9 @@ use std::array::from_fn;
 
 use super::super::Avx512;
 use super::super::memory::{load_part512, load_words512, load512, store_words512, store512};
+use super::lanes::{FINAL_BITS, Lanes};
 use super::rounds::{INITIAL, define_compress};
-use super::{FINAL_BITS, Lanes, Rows, Tail};
+use super::{Rows, Tail};
 
 /// Chains.
 const N: usize = 16;
@@ -127,6 +128,7 @@ fn finish(inner: &Rows, group: usize, outer: &mut Rows) {
 fn blocks(state: &mut [[u32; N]; 5], octets: &[&[u8]; N], count: usize) {
     let mut h: [Vector; 5] = from_fn(|row| load_words512(&state[row]));
     let octets: [&[[u8; 64]]; N] = from_fn(|lane| &octets[lane].as_chunks().0[..count]);
+    #[expect(clippy::needless_range_loop, reason = "one index into every lane")]
     for block in 0..count {
         h = compress(h, transposed(from_fn(|lane| load512(&octets[lane][block]))));
     }

@@ -10,6 +10,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod lanes;
+#[cfg(target_arch = "x86_64")]
 mod ni;
 #[cfg(target_arch = "x86_64")]
 mod rounds;
@@ -24,11 +26,6 @@ use super::{Avx2, Avx512, ShaNi};
 pub(in crate::satp) const DIGEST: usize = 20;
 /// Octets of a block of the hash.
 const BLOCK: usize = 64;
-/// Bits that the outer hash runs over: a pad and an inner hash.
-const FINAL_BITS: u32 = ((BLOCK + DIGEST) * 8) as u32;
-/// What pads a key for the inner and the outer hash.
-const INNER: u32 = 0x3636_3636;
-const OUTER: u32 = 0x5c5c_5c5c;
 
 /// A state or key for each message, the first words of all messages first.
 type Rows = [[u32; PACKETS]; 5];
@@ -41,12 +38,12 @@ type Tail = [u8; 2 * BLOCK];
 pub(in crate::satp) enum Sha1 {
     /// The `sha1` crate, message by message.
     Portable,
-    /// Sixteen lanes; where there are the SHA instructions they take what is too little for these.
+    /// Sixteen lanes; the SHA instructions, where there are any, take what is too little for these.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512, Option<ShaNi>),
-    /// Eight lanes.
+    /// Eight lanes, likewise.
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
+    Avx2(Avx2, Option<ShaNi>),
     /// The SHA instructions on four chains.
     #[cfg(target_arch = "x86_64")]
     ShaNi(ShaNi),
@@ -57,12 +54,13 @@ impl Sha1 {
     pub(in crate::satp) fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let vector = {
-            let avx512 = Avx512::detect();
+            let (avx512, avx2, ni) = (Avx512::detect(), Avx2::detect(), ShaNi::detect());
             [
-                avx512.zip(ShaNi::detect()).map(|(avx512, ni)| Sha1::Avx512(avx512, Some(ni))),
+                avx512.zip(ni).map(|(avx512, ni)| Sha1::Avx512(avx512, Some(ni))),
                 avx512.map(|avx512| Sha1::Avx512(avx512, None)),
-                ShaNi::detect().map(Sha1::ShaNi),
-                Avx2::detect().map(Sha1::Avx2),
+                avx2.zip(ni).map(|(avx2, ni)| Sha1::Avx2(avx2, Some(ni))),
+                avx2.map(|avx2| Sha1::Avx2(avx2, None)),
+                ni.map(Sha1::ShaNi),
             ]
         };
         #[cfg(not(target_arch = "x86_64"))]
@@ -79,31 +77,12 @@ impl Sha1 {
             #[cfg(target_arch = "x86_64")]
             Sha1::Avx512(_, None) => "avx512",
             #[cfg(target_arch = "x86_64")]
-            Sha1::Avx2(_) => "avx2",
+            Sha1::Avx2(_, Some(_)) => "avx2+sha-ni",
+            #[cfg(target_arch = "x86_64")]
+            Sha1::Avx2(_, None) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Sha1::ShaNi(_) => "sha-ni",
         }
-    }
-}
-
-/// SHA-1 on `N` chains side by side.
-trait Lanes<const N: usize>: Copy {
-    /// Takes the chains `N * group ..` of `states` from the initial value through the block that is the key and zero
-    /// octets, all words of it xored with `filler`.
-    fn pad(self, keys: &Rows, group: usize, filler: u32, states: &mut Rows);
-
-    /// Takes the chains of `state` through the first `count` blocks of each slice of `octets`.
-    fn blocks(self, state: &mut [[u32; N]; 5], octets: &[&[u8]; N], count: usize);
-
-    /// Takes the chains `N * group ..` of `outer` through the block that is the padded hash in `inner`.
-    fn finish(self, inner: &Rows, group: usize, outer: &mut Rows);
-
-    /// Fills a tail with `rest`, less than a block, a one bit, and zero octets.
-    #[inline]
-    fn tail(self, rest: &[u8], tail: &mut Tail) {
-        *tail = [0; 2 * BLOCK];
-        tail[..rest.len()].copy_from_slice(rest);
-        tail[rest.len()] = 0x80;
     }
 }
 
@@ -161,11 +140,13 @@ impl Hmac {
         match sha1 {
             Sha1::Portable => self.portable(messages),
             #[cfg(target_arch = "x86_64")]
-            Sha1::Avx512(wide, Some(narrow)) => self.side_by_side(wide, narrow, FEW, messages),
+            Sha1::Avx512(wide, Some(narrow)) => self.side_by_side(wide, narrow, lanes::FEW_OF_16, messages),
             #[cfg(target_arch = "x86_64")]
             Sha1::Avx512(wide, None) => self.side_by_side(wide, wide, 0, messages),
             #[cfg(target_arch = "x86_64")]
-            Sha1::Avx2(wide) => self.side_by_side(wide, wide, 0, messages),
+            Sha1::Avx2(wide, Some(narrow)) => self.side_by_side(wide, narrow, lanes::FEW_OF_8, messages),
+            #[cfg(target_arch = "x86_64")]
+            Sha1::Avx2(wide, None) => self.side_by_side(wide, wide, 0, messages),
             #[cfg(target_arch = "x86_64")]
             Sha1::ShaNi(wide) => self.side_by_side(wide, wide, 0, messages),
         }
@@ -182,175 +163,5 @@ impl Hmac {
                 row[index] = u32::from_be_bytes(*word);
             }
         }
-    }
-
-    /// Works with `N` lanes; up to `few` chains that would be left over go to the narrower `M` lanes instead.
-    #[cfg(target_arch = "x86_64")]
-    fn side_by_side<const N: usize, const M: usize>(
-        &mut self,
-        wide: impl Lanes<N>,
-        narrow: impl Lanes<M>,
-        few: usize,
-        messages: &[&[u8]],
-    ) {
-        let Self { keys, inner, outer, tails } = self;
-        let count = messages.len();
-        let split = if count % N <= few { count - count % N } else { count };
-        let (groups, narrow_groups) = (split.div_ceil(N), split.div_ceil(M)..count.div_ceil(M));
-
-        for group in 0..groups {
-            wide.pad(keys, group, INNER, inner);
-            wide.pad(keys, group, OUTER, outer);
-        }
-        for group in narrow_groups.clone() {
-            narrow.pad(keys, group, INNER, inner);
-            narrow.pad(keys, group, OUTER, outer);
-        }
-        for (message, tail) in messages.iter().zip(tails.iter_mut()) {
-            wide.tail(message.as_chunks::<BLOCK>().1, tail);
-            let end = tail_blocks(message) * BLOCK;
-            let bits = (BLOCK + message.len()) as u64 * 8;
-            tail[end - 8..end].copy_from_slice(&bits.to_be_bytes());
-        }
-        let text = Text { messages, tails };
-        let mut queue = Queue::new(&text);
-        queue.run(wide, &text, inner, few);
-        queue.run(narrow, &text, inner, 0);
-        for group in 0..groups {
-            wide.finish(inner, group, outer);
-        }
-        for group in narrow_groups {
-            narrow.finish(inner, group, outer);
-        }
-    }
-}
-
-/// Up to so many chains are faster through the SHA instructions than through sixteen lanes.
-#[cfg(target_arch = "x86_64")]
-const FEW: usize = 6;
-
-/// Blocks of the tail of a message.
-fn tail_blocks(message: &[u8]) -> usize {
-    // The one bit and the length take nine octets.
-    if message.len() % BLOCK > BLOCK - 9 { 2 } else { 1 }
-}
-
-/// What is hashed.
-struct Text<'a> {
-    messages: &'a [&'a [u8]],
-    tails: &'a [Tail; PACKETS],
-}
-
-impl<'a> Text<'a> {
-    /// Blocks of message `index`.
-    fn blocks(&self, index: usize) -> usize {
-        let message = self.messages[index];
-        message.len() / BLOCK + tail_blocks(message)
-    }
-
-    /// Consecutive blocks of a message after the first `done`; nothing when there are none.
-    fn after(&self, job: Job) -> &'a [u8] {
-        let (message, done) = (self.messages[usize::from(job.message)], usize::from(job.done));
-        let whole = message.len() / BLOCK;
-        match done.checked_sub(whole) {
-            None => &message[done * BLOCK..whole * BLOCK],
-            Some(done) => &self.tails[usize::from(job.message)][done * BLOCK..tail_blocks(message) * BLOCK],
-        }
-    }
-}
-
-/// A message, and how many of its blocks are done.
-#[derive(Clone, Copy, Default)]
-struct Job {
-    message: u16,
-    done: u16,
-}
-
-/// Messages that wait for a lane.
-struct Queue {
-    jobs: [Job; PACKETS],
-    next: usize,
-    end: usize,
-}
-
-impl Queue {
-    /// All messages, the longest first.
-    fn new(text: &Text<'_>) -> Self {
-        let end = text.messages.len();
-        let mut jobs = std::array::from_fn(|message| Job { message: message as u16, done: 0 });
-        let blocks = |job: &Job| std::cmp::Reverse(text.blocks(usize::from(job.message)));
-        if !jobs[..end].is_sorted_by_key(blocks) {
-            jobs[..end].sort_unstable_by_key(blocks);
-        }
-        Self { jobs, next: 0, end }
-    }
-
-    fn take(&mut self) -> Option<Job> {
-        let job = *self.jobs[..self.end].get(self.next)?;
-        self.next += 1;
-        Some(job)
-    }
-
-    /// Hashes until all messages are done, or none waits and at most `few` are in the lanes; these then wait again.
-    fn run<const N: usize>(&mut self, lanes: impl Lanes<N>, text: &Text<'_>, states: &mut Rows, few: usize) {
-        let mut jobs: [Option<Job>; N] = [None; N];
-        let mut state = [[0; N]; 5];
-        loop {
-            let mut octets: [&[u8]; N] = [&[]; N];
-            let (mut busy, mut count, mut any) = (0, usize::MAX, 0);
-            for lane in 0..N {
-                if jobs[lane].is_none() {
-                    jobs[lane] = self.take();
-                    if let Some(job) = jobs[lane] {
-                        for (row, of_all) in state.iter_mut().zip(states.iter()) {
-                            row[lane] = of_all[usize::from(job.message)];
-                        }
-                    }
-                }
-                if let Some(job) = jobs[lane] {
-                    octets[lane] = text.after(job);
-                    count = count.min(octets[lane].len() / BLOCK);
-                    busy += 1;
-                    any = lane;
-                }
-            }
-            if busy <= few && self.next == self.end {
-                break;
-            }
-            if busy < N {
-                // A lane without a message goes along with another.
-                for lane in 0..N {
-                    if jobs[lane].is_none() {
-                        octets[lane] = octets[any];
-                    }
-                }
-            }
-            lanes.blocks(&mut state, &octets, count);
-            for lane in 0..N {
-                if let Some(job) = &mut jobs[lane] {
-                    job.done += count as u16;
-                    let message = usize::from(job.message);
-                    if usize::from(job.done) == text.blocks(message) {
-                        put_back(states, message, &state, lane);
-                        jobs[lane] = None;
-                    }
-                }
-            }
-        }
-        (self.next, self.end) = (0, 0);
-        for (lane, job) in jobs.into_iter().enumerate() {
-            if let Some(job) = job {
-                put_back(states, usize::from(job.message), &state, lane);
-                self.jobs[self.end] = job;
-                self.end += 1;
-            }
-        }
-    }
-}
-
-#[inline]
-fn put_back<const N: usize>(states: &mut Rows, message: usize, state: &[[u32; N]; 5], lane: usize) {
-    for (of_all, row) in states.iter_mut().zip(state) {
-        of_all[message] = row[lane];
     }
 }

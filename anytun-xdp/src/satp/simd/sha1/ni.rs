@@ -5,8 +5,9 @@ use std::array::from_fn;
 
 use super::super::ShaNi;
 use super::super::memory::{load_words128, load128, store_words128};
+use super::Rows;
+use super::lanes::{FINAL_BITS, Lanes};
 use super::rounds::INITIAL;
-use super::{FINAL_BITS, Lanes, Rows};
 
 /// Chains.
 pub(super) const N: usize = 4;
@@ -83,12 +84,7 @@ fn compress<const N: usize>(chains: &mut [Chain; N], blocks: [[__m128i; 4]; N]) 
 fn transposed([r0, r1, r2, r3]: [__m128i; 4]) -> [__m128i; 4] {
     let (a0, a1) = (_mm_unpacklo_epi32(r0, r1), _mm_unpackhi_epi32(r0, r1));
     let (a2, a3) = (_mm_unpacklo_epi32(r2, r3), _mm_unpackhi_epi32(r2, r3));
-    [
-        _mm_unpacklo_epi64(a0, a2),
-        _mm_unpackhi_epi64(a0, a2),
-        _mm_unpacklo_epi64(a1, a3),
-        _mm_unpackhi_epi64(a1, a3),
-    ]
+    [_mm_unpacklo_epi64(a0, a2), _mm_unpackhi_epi64(a0, a2), _mm_unpacklo_epi64(a1, a3), _mm_unpackhi_epi64(a1, a3)]
 }
 
 #[inline]
@@ -159,6 +155,7 @@ fn blocks(state: &mut [[u32; N]; 5], octets: &[&[u8]; N], count: usize) {
     let swap = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
     let mut h = chains(from_fn(|row| load_words128(&state[row])));
     let octets: [&[[u8; 64]]; N] = from_fn(|lane| &octets[lane].as_chunks().0[..count]);
+    #[expect(clippy::needless_range_loop, reason = "one index into every lane")]
     for block in 0..count {
         let words = from_fn(|lane| {
             let quarters = octets[lane][block].as_chunks().0;
