@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use super::secret::{MASTER_SALT, Secret};
+use super::simd::aes::Master;
 use super::{AesCtr, HEADER, Header, MAX_TAG, Role, Suite};
 
 /// A block of AES.
@@ -31,6 +32,8 @@ pub struct Keys {
     salt: [u8; MASTER_SALT],
     cipher: AesCtr,
     tag: u8,
+    /// The same for batches.
+    master: Master,
 }
 
 /// AES under the master key.
@@ -43,7 +46,7 @@ enum Prf {
 
 /// Which session value is derived.
 #[derive(Clone, Copy)]
-enum Purpose {
+pub(super) enum Purpose {
     Encryption,
     Salt,
     Authentication,
@@ -51,7 +54,7 @@ enum Purpose {
 
 impl Purpose {
     /// The first four octets of SHA-1 of an ASCII digit, one for each purpose and role of the sender.
-    const fn label(self, sender: Role) -> [u8; 4] {
+    pub(super) const fn label(self, sender: Role) -> [u8; 4] {
         let label: u32 = match (self, sender) {
             (Purpose::Encryption, Role::Left) => 0x356a_192b,
             (Purpose::Encryption, Role::Right) => 0xda4b_9237,
@@ -72,7 +75,7 @@ const AUTHENTICATION: usize = SALT + 1;
 const SESSION: usize = AUTHENTICATION + 2;
 
 /// The session values of one packet, as far as they were asked for. Wiped when dropped.
-struct Session([AesBlock; SESSION]);
+pub(super) struct Session([AesBlock; SESSION]);
 
 impl Session {
     /// The key of `C`, which is the cipher of the suite.
@@ -119,7 +122,35 @@ impl Keys {
             AesCtr::Aes192 => Prf::Aes192(expand(key)),
             AesCtr::Aes256 => Prf::Aes256(expand(key)),
         };
-        Self { prf, salt: *secret.salt(), cipher: suite.cipher, tag: suite.tag().min(MAX_TAG) as u8 }
+        let master = Master::new(suite.kd_prf, key, secret.salt());
+        Self { prf, salt: *secret.salt(), cipher: suite.cipher, tag: suite.tag().min(MAX_TAG) as u8, master }
+    }
+
+    /// What a batch derives session values with.
+    pub(super) fn master(&self) -> &Master {
+        &self.master
+    }
+
+    /// What the payload is encrypted with.
+    pub(super) fn cipher(&self) -> AesCtr {
+        self.cipher
+    }
+
+    /// Derives the session values of a packet for a batch that has no AES instructions: the first block of the
+    /// encryption key, the initial counter block and the authentication key; and the rest of a longer encryption key.
+    pub(super) fn portable_session(
+        &self,
+        sender: Role,
+        header: &Header,
+        blocks: &mut [u8; 4 * BLOCK],
+        longer: &mut [u8; BLOCK],
+    ) {
+        let start = key_start(self.cipher.key_length()).min(KEY_END - 1);
+        let session = self.session(sender, header.sequence, key_start(self.cipher.key_length())..SESSION);
+        let values =
+            [session.0[start], session.counter_block(header), session.0[AUTHENTICATION], session.0[SESSION - 1]];
+        blocks.copy_from_slice(AesBlock::slice_as_flattened(&values));
+        longer.copy_from_slice(&session.0[KEY_END - 1]);
     }
 
     /// Octets of the tag.
@@ -236,14 +267,42 @@ fn keystream<C>(session: &Session, header: &Header, body: &mut [u8])
 where
     C: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
 {
-    let mut key = session.encryption_key::<C>();
+    apply::<C>(session.encryption_key::<C>(), &session.counter_block(header), body);
+}
+
+fn apply<C>(mut key: Key<C>, counter: &AesBlock, body: &mut [u8])
+where
+    C: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
+{
     let aes = C::new(&key);
     key.as_mut_slice().zeroize();
-    CtrCore::<&C, Ctr128BE>::inner_iv_init(&aes, &session.counter_block(header)).apply_keystream_partial(body.into());
+    CtrCore::<&C, Ctr128BE>::inner_iv_init(&aes, counter).apply_keystream_partial(body.into());
+}
+
+/// Encrypts or decrypts `body` with the values that [`Keys::portable_session`] gives.
+pub(super) fn portable_crypt(cipher: AesCtr, blocks: &[u8; 4 * BLOCK], longer: &[u8; BLOCK], body: &mut [u8]) {
+    fn with<C>(blocks: &[u8; 4 * BLOCK], longer: &[u8; BLOCK], body: &mut [u8])
+    where
+        C: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
+    {
+        let mut key = Key::<C>::default();
+        for (octet, from) in key.iter_mut().zip(blocks[..BLOCK].iter().chain(longer)) {
+            *octet = *from;
+        }
+        let mut counter = AesBlock::default();
+        counter.copy_from_slice(&blocks[BLOCK..2 * BLOCK]);
+        apply::<C>(key, &counter, body);
+    }
+    match cipher {
+        AesCtr::Null => {}
+        AesCtr::Aes128 => with::<Aes128Enc>(blocks, longer, body),
+        AesCtr::Aes192 => with::<Aes192Enc>(blocks, longer, body),
+        AesCtr::Aes256 => with::<Aes256Enc>(blocks, longer, body),
+    }
 }
 
 /// HMAC-SHA1 of `octets`.
-fn authenticate(key: &[u8], octets: &[u8]) -> [u8; MAX_TAG] {
+pub(super) fn authenticate(key: &[u8], octets: &[u8]) -> [u8; MAX_TAG] {
     // HMAC pads its key with zero octets to a block of the hash.
     let mut padded = Key::<Hmac<Sha1>>::default();
     padded[..key.len()].copy_from_slice(key);
@@ -266,4 +325,4 @@ impl std::fmt::Debug for Keys {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,12 +1,15 @@
 //! SATP as pure functions: master keys, per-packet keys, opening, sealing, replay windows and sequence leases
 //! (protocol.md §2 and §3).
 
+mod batch;
 mod keys;
 pub mod lease;
 mod secret;
+mod simd;
 pub mod window;
 
 pub use anytun_common::wire::satp::{HEADER, Header, MAX_TAG, PAYLOAD_TYPE};
+pub use batch::{Batch, Engine, Passed, ToOpen, ToSeal};
 pub use keys::Keys;
 pub use secret::{Fingerprint, MASTER_SALT, Secret};
 

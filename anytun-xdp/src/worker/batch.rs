@@ -6,7 +6,7 @@ use anytun_common::wire::satp::Header;
 
 use super::counters::Tally;
 use crate::mode::tunnel::Route;
-use crate::table::Tables;
+use crate::table::{Endpoint, Tables};
 
 /// What the stages found out about one packet. Each stage reads what those before it wrote.
 #[derive(Clone, Debug)]
@@ -17,10 +17,24 @@ pub(super) struct Packet {
     pub(super) header: Header,
     /// Number of the client that sent it, from look up.
     pub(super) client: u32,
+    /// Its place among those that were authenticated together, from open.
+    pub(super) place: usize,
     /// Whether it is the newest of its sender ID, from open.
     pub(super) newest: bool,
     /// Where it goes, from route.
     pub(super) route: Route,
+}
+
+/// How a packet leaves: outer headers of `head` octets, then a SATP packet, `total` octets in all.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) endpoint: Endpoint,
+    pub(super) head: usize,
+    pub(super) total: usize,
+    /// The SATP header.
+    pub(super) header: Header,
+    /// That of the outer IPv4 header.
+    pub(super) identification: u16,
 }
 
 /// A packet and the frame it lies in.

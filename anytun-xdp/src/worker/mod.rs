@@ -15,15 +15,17 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam::utils::CachePadded;
 
-use self::batch::Item;
+use self::batch::{Item, Layout};
 pub use self::counters::{Tally, WorkerCounters};
 use self::io::PacketIo;
 use self::outbox::Outbox;
+use crate::satp::Batch;
 use crate::table::Tables;
 
 /// Packets that go through the stages together: enough to amortise a call into the kernel and to fill the pipelines of
 /// the cryptography, few enough for their headers to stay in the first-level cache.
 pub const BATCH: usize = 64;
+const _: () = assert!(BATCH <= Batch::PACKETS);
 
 /// Turns without a packet before the worker sleeps.
 const IDLE_TURNS: u32 = 8;
@@ -49,6 +51,9 @@ struct Lane<I: PacketIo> {
     tally: Tally,
     received: Vec<I::Frame>,
     items: Vec<Item<I::Frame>>,
+    /// For each item how it leaves.
+    layouts: Vec<Layout>,
+    crypto: Batch,
     ended: Vec<I::Frame>,
     outboxes: Vec<Outbox<I::Frame>>,
     /// Of the last packet that may be fragmented.
@@ -65,6 +70,8 @@ impl<I: PacketIo> Worker<I> {
             tally: Tally::default(),
             received: Vec::with_capacity(BATCH),
             items: Vec::with_capacity(BATCH),
+            layouts: Vec::with_capacity(BATCH),
+            crypto: Batch::default(),
             ended: Vec::with_capacity(BATCH),
             outboxes,
             identification: 0,

@@ -6,19 +6,20 @@ use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
 
 use super::Lane;
-use super::batch::{End, Item, Packet, account, stage};
+use super::batch::{End, Item, Layout, Packet, account, stage};
 use super::io::PacketIo;
 use super::outbox::Receipt;
 use crate::mode::encapsulate::{self, Marks};
 use crate::mode::tunnel::{self, Route};
 use crate::satp::lease::Empty;
 use crate::satp::window::{Fresh, Refusal};
+use crate::satp::{ToOpen, ToSeal};
 use crate::table::{Client, Endpoint, Tables, Tags};
 
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes.
     pub(super) fn relay(&mut self, tables: &Tables, port: usize, now: u64) {
-        let Self { index, io, tally, received, items, ended, outboxes, identification } = self;
+        let Self { index, io, tally, received, items, layouts, crypto, ended, outboxes, identification } = self;
         let (index, io) = (*index, &mut *io);
         let mut account = |end| account(end, tables, index, tally);
 
@@ -31,28 +32,46 @@ impl<I: PacketIo> Lane<I> {
                 }
             }
         }
-        stage(items, ended, &mut account, |frame, packet| open(io.buffer(frame), packet, tables, index, port, now));
+
+        let authentic = crypto.verify(items.iter().map_while(|item| to_open(io.packet(&item.frame), item, tables)));
+        let mut places = 0..;
+        stage(items, ended, &mut account, |frame, packet| {
+            packet.place = places.next().unwrap_or(usize::MAX);
+            let authentic = authentic.contains(packet.place);
+            accept(io.packet(frame), packet, authentic, tables, index, port, now)
+        });
+        crypto.decrypt(items.iter_mut().map(|item| to_decrypt(io.buffer(&mut item.frame), &item.packet, tables)));
+
         stage(items, ended, &mut account, |frame, packet| route(io.buffer(frame), packet, tables, port));
-        for Item { mut frame, packet } in items.drain(..) {
+
+        stage(items, ended, &mut account, |frame, packet| {
             if !packet.route.dont_fragment {
                 *identification = identification.wrapping_add(1);
             }
-            match seal(io.buffer(&mut frame), &packet, tables, index, *identification) {
-                Ok(sealed) => {
-                    io.set_length(&mut frame, sealed.length);
-                    match outboxes.get_mut(sealed.port) {
-                        Some(outbox) => outbox.push(frame, sealed.receipt),
-                        None => {
-                            account(End::of(sealed.receipt.client)(Verdict::NoEndpoint));
-                            ended.push(frame);
+            layouts.push(lay_out(io.buffer(frame), packet, tables, index, *identification)?);
+            Ok(())
+        });
+        let laid_out = items.iter_mut().zip(layouts.iter());
+        let sealed = crypto.seal(
+            laid_out.map_while(|(Item { frame, packet }, layout)| to_seal(io.buffer(frame), packet, layout, tables)),
+        );
+        for (place, (Item { mut frame, packet }, layout)) in items.drain(..).zip(layouts.drain(..)).enumerate() {
+            let end = match enclose(io.buffer(&mut frame), &packet, &layout, sealed.contains(place), tables) {
+                Ok(()) => {
+                    io.set_length(&mut frame, layout.total);
+                    match outboxes.get_mut(usize::from(layout.endpoint.slot)) {
+                        Some(outbox) => {
+                            let octets = layout.total - layout.head;
+                            outbox.push(frame, Receipt { client: packet.route.to, octets });
+                            continue;
                         }
+                        None => Verdict::NoEndpoint,
                     }
                 }
-                Err(end) => {
-                    account(end);
-                    ended.push(frame);
-                }
-            }
+                Err(verdict) => verdict,
+            };
+            account(End::of(packet.route.to)(end));
+            ended.push(frame);
         }
         for frame in ended.drain(..) {
             io.recycle(frame);
@@ -95,16 +114,32 @@ fn parse(frame: &[u8], tables: &Tables) -> Result<Packet, End> {
         return Err(nobody(Verdict::Short));
     }
     let header = Header::read(frame, datagram.payload).ok_or(nobody(Verdict::Short))?;
-    let client = service.client(header.mux).ok_or(nobody(Verdict::UnknownMux))?;
-    Ok(Packet { datagram, header, client, newest: false, route: Route::default() })
+    let number = service.client(header.mux).ok_or(nobody(Verdict::UnknownMux))?;
+    let end = End::of(number);
+    let Some(client) = tables.clients.get(number as usize) else { return Err(end(Verdict::UnknownMux)) };
+    if datagram.length < HEADER + client.keys.tag() || frame.len() < datagram.payload + datagram.length {
+        return Err(end(Verdict::Short));
+    }
+    Ok(Packet { datagram, header, client: number, place: 0, newest: false, route: Route::default() })
 }
 
-/// Authenticates a packet, checks its sequence number and decrypts. In this order: nothing that is not authentic changes
-/// anything (protocol.md §3.6 and §3.7).
+/// What of a packet is authenticated, and with what. Never nothing, as parse has found both; if it were, no packet from
+/// there on would pass.
 #[inline]
-fn open(
-    buffer: &mut [u8],
+fn to_open<'a, F>(frame: &'a [u8], item: &Item<F>, tables: &'a Tables) -> Option<ToOpen<'a>> {
+    let client = tables.clients.get(item.packet.client as usize)?;
+    let datagram = &item.packet.datagram;
+    let packet = frame.get(datagram.payload..datagram.payload + datagram.length)?;
+    Some(ToOpen { keys: &client.keys, sender: client.role, packet })
+}
+
+/// Takes a packet in if it is authentic and its sequence number is fresh. In this order: nothing that is not authentic
+/// changes anything (protocol.md §3.6 and §3.7).
+#[inline]
+fn accept(
+    frame: &[u8],
     packet: &mut Packet,
+    authentic: bool,
     tables: &Tables,
     worker: usize,
     port: usize,
@@ -112,13 +147,7 @@ fn open(
 ) -> Result<(), End> {
     let end = |verdict| End { verdict, client: Some(packet.client) };
     let client = tables.clients.get(packet.client as usize).ok_or(end(Verdict::UnknownMux))?;
-    let datagram = &packet.datagram;
-    let satp = buffer.get(datagram.payload..datagram.payload + datagram.length).ok_or(end(Verdict::Short))?;
-    let tag = client.keys.tag();
-    if satp.len() < HEADER + tag {
-        return Err(end(Verdict::Short));
-    }
-    if !client.keys.verify(client.role, satp) {
+    if !authentic {
         return Err(end(Verdict::BadTag));
     }
     let Header { sequence, sender, .. } = packet.header;
@@ -129,19 +158,30 @@ fn open(
         })
     })?;
     if let Some(counters) = client.track.counters.get(worker) {
-        counters.received(datagram.length);
+        counters.received(packet.datagram.length);
     }
     client.track.heard(now);
     packet.newest = fresh == Fresh::Newest;
-    let body = packet.datagram.length - HEADER - tag;
-    if body <= PAYLOAD_TYPE {
-        learn(buffer, packet, client, port);
+    if packet.datagram.length - HEADER - client.keys.tag() <= PAYLOAD_TYPE {
+        learn(frame, packet, client, port);
         return Err(end(Verdict::Keepalive));
     }
-    let start = packet.datagram.payload + HEADER;
-    let body = buffer.get_mut(start..start + body).ok_or(end(Verdict::Short))?;
-    client.keys.crypt(client.role, &packet.header, body);
     Ok(())
+}
+
+/// The encrypted part of an accepted packet.
+#[inline]
+fn to_decrypt<'a>(buffer: &'a mut [u8], packet: &Packet, tables: &Tables) -> (usize, &'a mut [u8]) {
+    (packet.place, body(buffer, packet, tables).unwrap_or_default())
+}
+
+/// Payload type and payload of a packet that was received.
+#[inline]
+fn body<'a>(buffer: &'a mut [u8], packet: &Packet, tables: &Tables) -> Option<&'a mut [u8]> {
+    let client = tables.clients.get(packet.client as usize)?;
+    let start = packet.datagram.payload + HEADER;
+    let stop = (packet.datagram.payload + packet.datagram.length).checked_sub(client.keys.tag())?;
+    buffer.get_mut(start..stop)
 }
 
 /// Notes that the client is where this packet came from, if it is the newest of its sender ID.
@@ -175,10 +215,7 @@ fn endpoint(frame: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
 fn route(buffer: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -> Result<(), End> {
     let end = |verdict| End { verdict, client: Some(packet.client) };
     let client = tables.clients.get(packet.client as usize).ok_or(end(Verdict::UnknownMux))?;
-    let start = packet.datagram.payload + HEADER;
-    let stop = packet.datagram.payload + packet.datagram.length - client.keys.tag();
-    let decided = buffer
-        .get_mut(start..stop)
+    let decided = body(buffer, packet, tables)
         .and_then(|body| body.split_first_chunk_mut::<PAYLOAD_TYPE>())
         .ok_or(Verdict::MalformedInner)
         .and_then(|(payload_type, payload)| {
@@ -192,27 +229,19 @@ fn route(buffer: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -
     Ok(())
 }
 
-/// A packet ready to be transmitted.
-struct Sealed {
-    port: usize,
-    length: usize,
-    receipt: Receipt,
-}
-
-/// Seals a routed packet for the client it goes to and puts new headers in front. The packet stays in its frame, and at
-/// its place unless the headers before it change in length.
+/// Decides where in its frame a routed packet is sealed, and with which number. The packet stays at its place unless the
+/// headers before it change in length.
 #[inline]
-fn seal(
+fn lay_out(
     buffer: &mut [u8],
     packet: &Packet,
     tables: &Tables,
     worker: usize,
     identification: u16,
-) -> Result<Sealed, End> {
-    let Route { to, length, tos, dont_fragment } = packet.route;
+) -> Result<Layout, End> {
+    let Route { to, length, .. } = packet.route;
     let end = |verdict| End { verdict, client: Some(to) };
     let client: &Client = tables.clients.get(to as usize).ok_or(end(Verdict::NoRoute))?;
-    let service = tables.services.all().get(client.service as usize).ok_or(end(Verdict::NoRoute))?;
     let endpoint = client.track.endpoint.load().ok_or(end(Verdict::NoEndpoint))?;
     let head = encapsulate::length(&endpoint);
     let plain = PAYLOAD_TYPE + length;
@@ -221,9 +250,9 @@ fn seal(
     if encapsulate::network_length(&endpoint, total) > mtu || total > buffer.len() {
         return Err(end(Verdict::TooBig));
     }
-    let (from, target) = (packet.datagram.payload, head);
-    if from != target {
-        buffer.copy_within(from + HEADER..from + HEADER + plain, target + HEADER);
+    let from = packet.datagram.payload;
+    if from != head {
+        buffer.copy_within(from + HEADER..from + HEADER + plain, head + HEADER);
     }
     let sequence = client.sequences.get(worker).ok_or(end(Verdict::NoSequence))?;
     let (sender, sequence) = sequence.take().map_err(|empty| {
@@ -233,12 +262,25 @@ fn seal(
         })
     })?;
     let header = Header { sequence, sender, mux: client.mux };
-    let framed = buffer.get_mut(..total).ok_or(end(Verdict::TooBig))?;
-    let octets = framed
-        .get_mut(head..)
-        .and_then(|satp| client.keys.seal(client.role.opposite(), &header, satp, plain))
-        .ok_or(end(Verdict::TooBig))?;
-    encapsulate::write(framed, &endpoint, service, Marks { tos, dont_fragment, identification })
-        .ok_or(end(Verdict::TooBig))?;
-    Ok(Sealed { port: usize::from(endpoint.slot), length: total, receipt: Receipt { client: to, octets } })
+    Ok(Layout { endpoint, head, total, header, identification })
+}
+
+/// What of a packet that is laid out is sealed, and with what. Never nothing, as there was a client to lay it out for; if
+/// it were, no packet from there on would be sealed.
+#[inline]
+fn to_seal<'a>(buffer: &'a mut [u8], packet: &Packet, layout: &Layout, tables: &'a Tables) -> Option<ToSeal<'a>> {
+    let client = tables.clients.get(packet.route.to as usize)?;
+    let packet = buffer.get_mut(layout.head..layout.total)?;
+    Some(ToSeal { keys: &client.keys, sender: client.role.opposite(), header: layout.header, packet })
+}
+
+/// Puts the outer headers in front of a packet that is `sealed`: their checksum runs over all of it.
+#[inline]
+fn enclose(buffer: &mut [u8], packet: &Packet, layout: &Layout, sealed: bool, tables: &Tables) -> Result<(), Verdict> {
+    let Route { to, tos, dont_fragment, .. } = packet.route;
+    let client = tables.clients.get(to as usize).ok_or(Verdict::NoRoute)?;
+    let service = tables.services.all().get(client.service as usize).ok_or(Verdict::NoRoute)?;
+    let framed = buffer.get_mut(..layout.total).filter(|_| sealed).ok_or(Verdict::TooBig)?;
+    let marks = Marks { tos, dont_fragment, identification: layout.identification };
+    encapsulate::write(framed, &layout.endpoint, service, marks).ok_or(Verdict::TooBig)
 }
