@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use crate::prefetch;
+
 /// Sender IDs that a client may use. Every node of a client that is itself an anycast service takes one, and every
 /// worker of such a node.
 pub const SENDERS: usize = 4;
@@ -111,17 +113,33 @@ impl Windows {
         let slot = slot.ok_or(Refusal::SenderLimit)?;
         let newest = &self.newest[slot];
         let first = u64::from(sequence) | 1 << 32;
-        // The first number has to be the newest before another is placed by it.
-        let seen = match newest.compare_exchange(0, first, Relaxed, Relaxed) {
-            Ok(_) => first,
-            Err(seen) => seen,
-        };
+        let mut seen = newest.load(Relaxed);
+        if seen == 0 {
+            // The first number has to be the newest before another is placed by it.
+            seen = newest.compare_exchange(0, first, Relaxed, Relaxed).map_or_else(|seen| seen, |_| first);
+        }
         let number = place(sequence, seen, self.size);
         if seen.saturating_sub(number) >= u64::from(self.size) || !self.claim_number(slot, number) {
             return Err(Refusal::Replayed);
         }
+        if number < seen {
+            return Ok(Fresh::Late);
+        }
         // Equal when this is the first number.
         if newest.fetch_max(number, Relaxed) <= number { Ok(Fresh::Newest) } else { Ok(Fresh::Late) }
+    }
+
+    /// Brings near what [`accept`](Self::accept) of this number will look at, when `self` itself is near.
+    #[inline]
+    pub fn prefetch(&self, sender: u16, sequence: u32) {
+        let taken = TAKEN | u32::from(sender);
+        let slot = self.senders.iter().position(|slot| slot.load(Relaxed) == taken).unwrap_or(0);
+        let words = words(self.size);
+        // Whatever the epoch: most are in the first.
+        let index = slot * words + ((1 << 32 | u64::from(sequence)) / BLOCK % words as u64) as usize;
+        if let Some(word) = self.bitmap.get(index) {
+            prefetch::value(word);
+        }
     }
 
     /// Whether `sequence`, accepted as [`Fresh::Newest`], is still the newest of this sender ID.

@@ -1,5 +1,6 @@
 //! One client as workers see it.
 
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,6 +8,7 @@ use crossbeam::utils::CachePadded;
 
 use super::counters::ClientCounters;
 use super::endpoint::EndpointCell;
+use crate::prefetch;
 use crate::satp::lease::Sequence;
 use crate::satp::window::Windows;
 use crate::satp::{Fingerprint, Keys, Role, Suite};
@@ -38,6 +40,26 @@ pub struct Client {
     pub fingerprint: Fingerprint,
 }
 
+impl Client {
+    /// Brings near what opening a packet of the client takes. Its record itself should be near.
+    #[inline]
+    pub fn prefetch_to_open(&self) {
+        self.keys.prefetch();
+        prefetch::value(&*self.windows);
+        prefetch::value(&*self.track);
+    }
+
+    /// Brings near what sealing a packet for the client takes. Its record itself should be near.
+    #[inline]
+    pub fn prefetch_to_seal(&self, worker: usize) {
+        self.keys.prefetch();
+        prefetch::value(&*self.track);
+        if let Some(sequence) = self.sequences.get(worker) {
+            prefetch::value(sequence);
+        }
+    }
+}
+
 /// What packets change, whatever becomes of the client's keys and prefixes.
 #[derive(Debug)]
 pub struct Track {
@@ -65,6 +87,14 @@ impl Track {
         let seen = now.saturating_add(1);
         if self.seen.load(Ordering::Relaxed) != seen {
             self.seen.store(seen, Ordering::Relaxed);
+        }
+    }
+
+    /// Brings near what `worker` counts of every packet, when `self` itself is near.
+    #[inline]
+    pub fn prefetch_counters(&self, worker: usize) {
+        if let Some(counters) = self.counters.get(worker) {
+            prefetch::slice(slice::from_ref(counters), 1);
         }
     }
 

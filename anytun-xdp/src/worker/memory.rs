@@ -24,12 +24,14 @@ pub struct Kernel {
     pub fill_ring: usize,
     /// Frames completed at each reclaim, at most.
     pub complete: usize,
+    /// Whether packets that were sent are kept for [`Memory::sent`].
+    pub keep: bool,
 }
 
 impl Default for Kernel {
     /// A kernel that does all at once, with rings of 128 descriptors.
     fn default() -> Self {
-        Self { receive: usize::MAX, tx_ring: 128, fill_ring: 128, complete: usize::MAX }
+        Self { receive: usize::MAX, tx_ring: 128, fill_ring: 128, complete: usize::MAX, keep: true }
     }
 }
 
@@ -123,7 +125,9 @@ impl PacketIo for Memory {
     fn reclaim(&mut self) {
         for port in &mut self.ports {
             for mut frame in port.tx.drain(..self.kernel.complete.min(port.tx.len())) {
-                port.sent.push(frame.memory[..frame.length].to_vec());
+                if self.kernel.keep {
+                    port.sent.push(frame.memory[..frame.length].to_vec());
+                }
                 frame.length = 0;
                 self.free.push(frame);
             }

@@ -11,10 +11,14 @@ use super::io::PacketIo;
 use super::outbox::Receipt;
 use crate::mode::encapsulate::{self, Marks};
 use crate::mode::tunnel::{self, Route};
+use crate::prefetch;
 use crate::satp::lease::Empty;
 use crate::satp::window::{Fresh, Refusal};
 use crate::satp::{ToOpen, ToSeal};
 use crate::table::{Client, Endpoint, Tables, Tags};
+
+/// Cache lines of a frame that hold its headers.
+const HEADER_LINES: usize = 2;
 
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes.
@@ -23,6 +27,8 @@ impl<I: PacketIo> Lane<I> {
         let (index, io) = (*index, &mut *io);
         let mut account = |end| account(end, tables, index, tally);
 
+        // A batch waits for memory together: each loop asks for what the next one reads.
+        received.iter().for_each(|frame| prefetch::slice(io.packet(frame), HEADER_LINES));
         for frame in received.drain(..) {
             match parse(io.packet(&frame), tables) {
                 Ok(packet) => items.push(Item { frame, packet }),
@@ -32,6 +38,13 @@ impl<I: PacketIo> Lane<I> {
                 }
             }
         }
+
+        for Item { packet, .. } in items.iter() {
+            if let Some(client) = tables.clients.get(packet.client as usize) {
+                client.prefetch_to_open();
+            }
+        }
+        stage(items, ended, &mut account, |frame, packet| measure(io.packet(frame), packet, tables, index));
 
         let authentic = crypto.verify(items.iter().map_while(|item| to_open(io.packet(&item.frame), item, tables)));
         let mut places = 0..;
@@ -44,6 +57,11 @@ impl<I: PacketIo> Lane<I> {
 
         stage(items, ended, &mut account, |frame, packet| route(io.buffer(frame), packet, tables, port));
 
+        for Item { packet, .. } in items.iter() {
+            if let Some(client) = tables.clients.get(packet.route.to as usize) {
+                client.prefetch_to_seal(index);
+            }
+        }
         stage(items, ended, &mut account, |frame, packet| {
             if !packet.route.dont_fragment {
                 *identification = identification.wrapping_add(1);
@@ -115,15 +133,27 @@ fn parse(frame: &[u8], tables: &Tables) -> Result<Packet, End> {
     }
     let header = Header::read(frame, datagram.payload).ok_or(nobody(Verdict::Short))?;
     let number = service.client(header.mux).ok_or(nobody(Verdict::UnknownMux))?;
-    let end = End::of(number);
-    let Some(client) = tables.clients.get(number as usize) else { return Err(end(Verdict::UnknownMux)) };
-    if datagram.length < HEADER + client.keys.tag() || frame.len() < datagram.payload + datagram.length {
-        return Err(end(Verdict::Short));
+    if let Some(client) = tables.clients.get(number as usize) {
+        prefetch::value(client);
     }
     Ok(Packet { datagram, header, client: number, place: 0, newest: false, route: Route::default() })
 }
 
-/// What of a packet is authenticated, and with what. Never nothing, as parse has found both; if it were, no packet from
+/// Checks that a packet is long enough for its client's tag.
+#[inline]
+fn measure(frame: &[u8], packet: &Packet, tables: &Tables, worker: usize) -> Result<(), End> {
+    let end = |verdict| End { verdict, client: Some(packet.client) };
+    let client = tables.clients.get(packet.client as usize).ok_or(end(Verdict::UnknownMux))?;
+    client.track.prefetch_counters(worker);
+    client.windows.prefetch(packet.header.sender, packet.header.sequence);
+    let Packet { datagram, .. } = packet;
+    if datagram.length < HEADER + client.keys.tag() || frame.len() < datagram.payload + datagram.length {
+        return Err(end(Verdict::Short));
+    }
+    Ok(())
+}
+
+/// What of a packet is authenticated, and with what. Never nothing, as measure has found both; if it were, no packet from
 /// there on would pass.
 #[inline]
 fn to_open<'a, F>(frame: &'a [u8], item: &Item<F>, tables: &'a Tables) -> Option<ToOpen<'a>> {
@@ -226,6 +256,9 @@ fn route(buffer: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -
         learn(buffer, packet, client, port);
     }
     packet.route = decided.map_err(end)?;
+    if let Some(client) = tables.clients.get(packet.route.to as usize) {
+        prefetch::value(client);
+    }
     Ok(())
 }
 
@@ -242,6 +275,7 @@ fn lay_out(
     let Route { to, length, .. } = packet.route;
     let end = |verdict| End { verdict, client: Some(to) };
     let client: &Client = tables.clients.get(to as usize).ok_or(end(Verdict::NoRoute))?;
+    client.track.prefetch_counters(worker);
     let endpoint = client.track.endpoint.load().ok_or(end(Verdict::NoEndpoint))?;
     let head = encapsulate::length(&endpoint);
     let plain = PAYLOAD_TYPE + length;

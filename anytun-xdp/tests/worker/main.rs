@@ -193,7 +193,7 @@ fn a_kernel_that_does_little_at_a_time_loses_no_frame() {
         Kernel { receive: 1, ..Kernel::default() },
         Kernel { tx_ring: 3, complete: 1, ..Kernel::default() },
         Kernel { fill_ring: 5, complete: 2, ..Kernel::default() },
-        Kernel { receive: 7, tx_ring: 1, fill_ring: 2, complete: 1 },
+        Kernel { receive: 7, tx_ring: 1, fill_ring: 2, complete: 1, ..Kernel::default() },
         Kernel { tx_ring: 0, ..Kernel::default() },
         Kernel { complete: 0, ..Kernel::default() },
     ] {

@@ -1,5 +1,5 @@
-//! SHA-1 and AES for many packets side by side, with vector instructions: the only place outside of [`kernel`] with
-//! `unsafe` in it, and the only one with intrinsics.
+//! SHA-1 and AES for many packets side by side, with vector instructions: beside the one hint of `prefetch` the only place
+//! outside of [`kernel`] with `unsafe` and intrinsics in it.
 //!
 //! [`kernel`]: crate::kernel
 //!
