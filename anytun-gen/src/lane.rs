@@ -220,7 +220,7 @@ impl Lane {
         let made = self.frames.len();
         self.io.allocate(&mut self.frames, wanted);
         for frame in &mut self.frames[made..] {
-            let probe = job.probes != 0 && sender.made % u64::from(job.probes) == 0;
+            let probe = job.probes != 0 && sender.made.is_multiple_of(u64::from(job.probes));
             let kind = if probe { PROBE } else { DATA };
             let stamp = Stamp {
                 magic: [kind, job.expected.phase],

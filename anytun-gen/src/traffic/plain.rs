@@ -54,7 +54,7 @@ impl Plain {
                 ends.source.port()
             )));
         }
-        if prefix.len() % 2 != 0 {
+        if !prefix.len().is_multiple_of(2) {
             return Err(Error::usage(format!(
                 "--prefix has {} octets; it must have an even number, because checksums count words",
                 prefix.len()
