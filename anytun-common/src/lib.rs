@@ -5,6 +5,8 @@
 
 pub mod backlog;
 pub mod classify;
+pub mod generate;
 pub mod map;
+pub mod stamp;
 pub mod verdict;
 pub mod wire;
