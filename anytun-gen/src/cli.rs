@@ -50,9 +50,6 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> Result<(), Error> {
-    if let Some(cpu) = args.cpu {
-        pin(cpu)?;
-    }
     privilege::check()?;
     privilege::raise_locked_memory();
     let stop = stop_on_signal()?;
@@ -73,6 +70,10 @@ fn run(args: &RunArgs) -> Result<(), Error> {
     let rounds = 2 * u64::from(session.plan().traffic.flows());
     let pool = args.pool.unwrap_or(needed(&warm_up) + needed(&schedule) + rounds);
     session.prepare(pool, &mut |made, of| progress.prepared(made, of))?;
+    // Not before: packets are prepared on all processors. The threads to come inherit it.
+    if let Some(cpu) = args.cpu {
+        pin(cpu)?;
+    }
     if !args.warm_up.is_zero() {
         session.measure(&warm_up, &mut |_| {}, &stop)?;
     }
