@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use anytun_common::map::{MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey};
 use anytun_common::verdict::Verdict;
