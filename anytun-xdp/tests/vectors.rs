@@ -1,7 +1,10 @@
 //! Packets of real daemons through the public face of [`anytun_xdp::satp`]: each one opens to the payload that its
-//! daemon was given, and is sealed again to the same octets. What was changed on the way is refused.
+//! daemon was given, and is sealed again to the same octets. What was changed on the way is refused. Each packet alone, and
+//! in batches with everything that this CPU has for them.
 
-use anytun_xdp::satp::{AesCtr, Auth, HEADER, Header, Keys, PAYLOAD_TYPE, Role, Secret, Suite};
+use anytun_xdp::satp::{
+    AesCtr, Auth, Batch, Engine, HEADER, Header, Keys, PAYLOAD_TYPE, Role, Secret, Suite, ToOpen, ToSeal,
+};
 use serde_json::Value;
 
 /// A packet, what it was made from, and what it was made with.
@@ -100,6 +103,80 @@ fn seals_to_the_same_octets() {
         assert_eq!(hex::encode(&buffer[..length]), hex::encode(&packet), "{name}");
         assert!(buffer[length..].iter().all(|octet| *octet == 0xa5), "{name}: wrote behind the packet");
     }
+}
+
+#[test]
+fn batches_open_to_the_payload() {
+    let vectors = vectors();
+    for engine in Engine::available() {
+        let mut batch = Batch::new(engine);
+        for vectors in vectors.chunks(Batch::PACKETS) {
+            let passed = batch.verify(vectors.iter().map(|vector| ToOpen {
+                keys: &vector.keys,
+                sender: vector.sender,
+                packet: &vector.packet,
+            }));
+            assert_eq!(passed.count() as usize, vectors.len(), "{engine}");
+            let mut bodies: Vec<Vec<u8>> = vectors
+                .iter()
+                .map(|vector| vector.packet[HEADER..vector.packet.len() - vector.keys.tag()].to_vec())
+                .collect();
+            batch.decrypt(bodies.iter_mut().map(Vec::as_mut_slice).enumerate());
+            for (Vector { name, plain, .. }, body) in vectors.iter().zip(&bodies) {
+                assert_eq!(hex::encode(body), hex::encode(plain), "{name}, {engine}");
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_seal_to_the_same_octets() {
+    let vectors = vectors();
+    for engine in Engine::available() {
+        let mut batch = Batch::new(engine);
+        for vectors in vectors.chunks(Batch::PACKETS) {
+            let mut packets: Vec<Vec<u8>> = vectors
+                .iter()
+                .map(|vector| {
+                    let mut packet = vec![0xa5; vector.packet.len()];
+                    packet[HEADER..HEADER + vector.plain.len()].copy_from_slice(&vector.plain);
+                    packet
+                })
+                .collect();
+            let passed = batch.seal(vectors.iter().zip(&mut packets).map(|(vector, packet)| ToSeal {
+                keys: &vector.keys,
+                sender: vector.sender,
+                header: vector.header,
+                packet,
+            }));
+            assert_eq!(passed.count() as usize, vectors.len(), "{engine}");
+            for (Vector { name, packet, .. }, sealed) in vectors.iter().zip(&packets) {
+                assert_eq!(hex::encode(sealed), hex::encode(packet), "{name}, {engine}");
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_refuse_any_flipped_bit() {
+    let vectors: Vec<Vector> = vectors().into_iter().filter(|vector| vector.keys.tag() > 0).collect();
+    let mut batch = Batch::default();
+    let mut flipped = 0;
+    for Vector { name, keys, sender, packet, .. } in &vectors {
+        let packets: Vec<Vec<u8>> = (0..packet.len() * 8)
+            .map(|bit| {
+                let mut packet = packet.clone();
+                packet[bit / 8] ^= 1 << (bit % 8);
+                packet
+            })
+            .collect();
+        for packets in packets.chunks(Batch::PACKETS) {
+            let passed = batch.verify(packets.iter().map(|packet| ToOpen { keys, sender: *sender, packet }));
+            assert_eq!(passed.count(), 0, "{name}: a bit flipped and taken");
+            flipped += packets.len();
+        }
+    }
+    assert!(flipped > 10_000, "only {flipped} bits were flipped");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Derivation, cipher and tag are functions of their own: a batch can run each over all of its packets.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use aes::cipher::array::typenum::U16;
 use aes::cipher::{Block, BlockCipherEncrypt, BlockSizeUser, InnerIvInit, Key, KeyInit, StreamCipherCore};
@@ -27,13 +28,22 @@ const BLOCK: usize = 16;
 /// Octets of a session authentication key.
 const AUTH_KEY: usize = 20;
 
-/// What a client's packets are opened and sealed with, expanded once. Holds no state per packet.
+/// What a client's packets are opened and sealed with, expanded once. Holds no state per packet; clones share what was
+/// expanded. What says whether there is anything to do stands beside the pointer to it, so that packets without
+/// cryptography never touch it.
+#[derive(Clone)]
 pub struct Keys {
-    prf: Prf,
-    salt: [u8; MASTER_SALT],
+    expanded: Arc<Expanded>,
     cipher: AesCtr,
     tag: u8,
-    /// The same for batches.
+}
+
+/// What session values are derived with.
+struct Expanded {
+    /// Packet by packet.
+    prf: Prf,
+    salt: [u8; MASTER_SALT],
+    /// In batches.
     master: Master,
 }
 
@@ -124,12 +134,13 @@ impl Keys {
             AesCtr::Aes256 => Prf::Aes256(expand(key)),
         };
         let master = Master::new(suite.kd_prf, key, secret.salt());
-        Self { prf, salt: *secret.salt(), cipher: suite.cipher, tag: suite.tag().min(MAX_TAG) as u8, master }
+        let expanded = Arc::new(Expanded { prf, salt: *secret.salt(), master });
+        Self { expanded, cipher: suite.cipher, tag: suite.tag().min(MAX_TAG) as u8 }
     }
 
     /// What a batch derives session values with.
     pub(super) fn master(&self) -> &Master {
-        &self.master
+        &self.expanded.master
     }
 
     /// What the payload is encrypted with.
@@ -223,12 +234,12 @@ impl Keys {
                 _ => (Purpose::Authentication, at - AUTHENTICATION),
             };
             let block = &mut session.0[at];
-            block[..MASTER_SALT].copy_from_slice(&self.salt);
+            block[..MASTER_SALT].copy_from_slice(&self.expanded.salt);
             xor(&mut block[6..10], &purpose.label(sender));
             xor(&mut block[10..14], &sequence.to_be_bytes());
             block[BLOCK - 1] = counter as u8;
         }
-        self.prf.encrypt(&mut session.0[wanted]);
+        self.expanded.prf.encrypt(&mut session.0[wanted]);
         session
     }
 }

@@ -118,7 +118,7 @@ impl<'a> Known<'a> {
     }
 
     /// Expanded keys and replay windows.
-    fn cryptography(&self, client: &config::Client, fingerprint: Fingerprint) -> (Arc<Keys>, Arc<Windows>) {
+    fn cryptography(&self, client: &config::Client, fingerprint: Fingerprint) -> (Keys, Arc<Windows>) {
         let alike = |old: &&&Client| {
             old.fingerprint == fingerprint && old.mux == client.mux && old.role == client.role.opposite()
         };
@@ -126,7 +126,7 @@ impl<'a> Known<'a> {
         let old = self.by_name.get(client.name.as_str()).filter(alike).or_else(by_key);
         let keys = match old.filter(|old| old.suite == client.crypto) {
             Some(old) => old.keys.clone(),
-            None => Arc::new(Keys::new(&client.secret, &client.crypto)),
+            None => Keys::new(&client.secret, &client.crypto),
         };
         let windows = match old {
             None => Arc::new(Windows::new(client.window)),

@@ -17,7 +17,7 @@ use crate::satp::{Fingerprint, Keys, Role, Suite};
 #[derive(Clone)]
 pub struct Client {
     /// Expanded keys.
-    pub keys: Arc<Keys>,
+    pub keys: Keys,
     /// The client's own role: the one whose keys protect its packets.
     pub role: Role,
     /// Index of the service, in [`Services::all`](super::Services::all).

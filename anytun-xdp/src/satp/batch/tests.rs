@@ -44,9 +44,14 @@ impl Sample {
     }
 }
 
+/// Everything this CPU has. SHA-1 and AES know nothing of each other, so each is tried beside the best of the other only.
 fn engines() -> Vec<Batch> {
-    let engines: Vec<Batch> = Engine::available().map(Batch::new).collect();
-    assert_eq!(engines.last().map(|batch| batch.engine.to_string()).as_deref(), Some("sha1 portable, aes portable"));
+    let (best, portable) = (Engine::best(), Engine { sha1: Sha1::Portable, aes: Aes::Portable });
+    let engines: Vec<Batch> = Engine::available()
+        .filter(|engine| engine.sha1 == best.sha1 || engine.aes == best.aes || *engine == portable)
+        .map(Batch::new)
+        .collect();
+    assert_eq!(engines.last().map(|batch| batch.engine), Some(portable));
     engines
 }
 
@@ -108,7 +113,7 @@ fn every_size_of_batch() {
 fn every_length_of_payload_and_key() {
     let mut random = Random(13);
     let mut engines = engines();
-    for first in [0, 64, 128, 192, 256, 512] {
+    for first in [0, 64, 250] {
         for kd_prf in [AesCtr::Null, AesCtr::Aes128, AesCtr::Aes192, AesCtr::Aes256] {
             for cipher in CIPHERS {
                 let suite = Suite { kd_prf, cipher, ..Suite::DEFAULT };
@@ -151,7 +156,7 @@ fn any_flipped_bit_fails_alone() {
                     Sample::new(&mut random, suite, length)
                 })
                 .collect();
-            for _ in 0..50 {
+            for _ in 0..20 {
                 let mut packets: Vec<Vec<u8>> = samples.iter().map(|sample| sample.sealed.clone()).collect();
                 let flipped = random.next();
                 for (place, packet) in packets.iter_mut().enumerate() {

@@ -210,7 +210,8 @@ fn seal_needs_room_for_the_tag() {
 /// 60,000 clients have to fit, with an expanded key for either path.
 #[test]
 fn keys_are_compact() {
-    assert!(size_of::<Keys>() <= 640, "{} octets", size_of::<Keys>());
+    assert!(size_of::<Expanded>() <= 640, "{} octets", size_of::<Expanded>());
+    assert!(size_of::<Keys>() <= 16, "{} octets", size_of::<Keys>());
 }
 
 #[test]

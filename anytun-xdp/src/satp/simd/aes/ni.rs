@@ -90,7 +90,11 @@ fn first(sessions: &Sessions, slot: usize) -> &[u8; BLOCK] {
 #[inline]
 #[target_feature(enable = "sse2")]
 fn gather<'a>(slots: &[u8; LANES], block: impl Fn(usize) -> &'a [u8; BLOCK]) -> [Vector; 4] {
-    from_fn(|lane| load128(block(usize::from(slots[lane]))))
+    let mut vectors = [splat(0); 4];
+    for (vector, slot) in vectors.iter_mut().zip(slots) {
+        *vector = load128(block(usize::from(*slot)));
+    }
+    vectors
 }
 
 /// Writes the round keys of all lanes, from `place` on.
@@ -137,10 +141,15 @@ fn derive_with<const ROUNDS: usize>(origin: &Origin<'_>, sessions: &mut Sessions
     let (_, sequence) = place(origin.header);
     let base = xor(_mm_set_epi64x((high ^ sequence) as i64, low as i64), load128(&round_keys[0]));
     let of_blocks = labels.blocks.as_chunks().0;
-    let mut blocks: [Vector; 4] = from_fn(|block| xor(base, load128(&of_blocks[block])));
+    let mut blocks = [base; 4];
+    for (block, labels) in blocks.iter_mut().zip(of_blocks) {
+        *block = xor(base, load128(labels));
+    }
     for round_key in &round_keys[1..ROUNDS] {
         let round_key = load128(round_key);
-        blocks = blocks.map(|block| _mm_aesenc_si128(block, round_key));
+        for block in &mut blocks {
+            *block = _mm_aesenc_si128(*block, round_key);
+        }
     }
     let last = load128(&round_keys[ROUNDS]);
     for (to, block) in sessions.blocks[slot].as_chunks_mut().0.iter_mut().zip(blocks) {
@@ -177,7 +186,7 @@ fn expand_group(cipher: AesCtr, slots: &[u8], sessions: &Sessions, to: &mut Sche
 fn expand_one(kd_prf: AesCtr, key: &[[u8; BLOCK]; 2]) -> [[u8; BLOCK]; ROUND_KEYS] {
     let mut to = [[0; BLOCK]; ROUND_KEYS];
     let put = |round: usize, round_keys: [Vector; 4]| store128(&mut to[round], round_keys[0]);
-    let [first, rest] = key.map(|block| [load128(&block); 4]);
+    let (first, rest) = ([load128(&key[0]); 4], [load128(&key[1]); 4]);
     match kd_prf {
         AesCtr::Null => {}
         AesCtr::Aes128 => schedules::<4>(first, rest, put),
@@ -232,17 +241,23 @@ impl<const ROUNDS: usize> Stream<'_, ROUNDS> {
     #[inline]
     #[target_feature(enable = "aes,ssse3")]
     fn take<const K: usize>(&mut self) -> [Vector; K] {
-        let mut blocks: [Vector; K] = from_fn(|_| {
-            let block = xor(self.start, _mm_insert_epi16::<7>(_mm_setzero_si128(), i32::from(self.next.to_be())));
+        let mut blocks = [self.start; K];
+        for block in &mut blocks {
+            let number = _mm_insert_epi16::<7>(_mm_setzero_si128(), i32::from(self.next.to_be()));
+            *block = xor(self.start, number);
             self.next = self.next.wrapping_add(1);
-            block
-        });
+        }
         for round in 1..ROUNDS {
             let round_key = self.round_key(round);
-            blocks = blocks.map(|block| _mm_aesenc_si128(block, round_key));
+            for block in &mut blocks {
+                *block = _mm_aesenc_si128(*block, round_key);
+            }
         }
         let last = self.round_key(ROUNDS);
-        blocks.map(|block| last_round(block, last))
+        for block in &mut blocks {
+            *block = last_round(*block, last);
+        }
+        blocks
     }
 
     #[inline]

@@ -88,11 +88,14 @@ fn first(sessions: &Sessions, slot: usize) -> &[u8; BLOCK] {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn gather<'a>(slots: &[u8; LANES], block: impl Fn(usize) -> &'a [u8; BLOCK]) -> [Vector; 4] {
-    from_fn(|q| {
-        let [b0, b1, b2, b3] = from_fn(|k| load128(block(usize::from(slots[4 * k + q]))));
-        let low = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(b0), b1);
-        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, b2), b3)
-    })
+    let mut vectors = [splat(0); 4];
+    for (q, vector) in vectors.iter_mut().enumerate() {
+        let lane = |k: usize| block(usize::from(slots[4 * k + q]));
+        let (b0, b1) = (_mm512_castsi128_si512(load128(lane(0))), load128(lane(1)));
+        let (low, b2, b3) = (_mm512_inserti32x4::<1>(b0, b1), load128(lane(2)), load128(lane(3)));
+        *vector = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, b2), b3);
+    }
+    vectors
 }
 
 /// Writes what [`gather`] would read: the round key of lane 4k+q goes to place 4q+k.
@@ -237,11 +240,11 @@ impl<const ROUNDS: usize> Stream<ROUNDS> {
     #[target_feature(enable = "vaes,avx512f,avx512bw")]
     fn take<const K: usize>(&mut self) -> [Vector; K] {
         let four = _mm512_set_epi32(4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0);
-        let mut blocks: [Vector; K] = from_fn(|_| {
-            let block = xor(self.start, shuffle(self.next, self.to_block));
+        let mut blocks = [four; K];
+        for block in &mut blocks {
+            *block = xor(self.start, shuffle(self.next, self.to_block));
             self.next = _mm512_add_epi32(self.next, four);
-            block
-        });
+        }
         for round_key in &self.round_keys[1..ROUNDS] {
             for block in &mut blocks {
                 *block = _mm512_aesenc_epi128(*block, *round_key);

@@ -86,8 +86,12 @@ define_compress!(Vector, "avx2");
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load(rows: &Rows, row: usize, group: usize) -> Vector {
-    load_words256(&rows[row].as_chunks().0[group])
+fn load(rows: &Rows, group: usize) -> [Vector; 5] {
+    let mut h = [splat(0); 5];
+    for (vector, row) in h.iter_mut().zip(rows) {
+        *vector = load_words256(&row.as_chunks().0[group]);
+    }
+    h
 }
 
 #[inline]
@@ -102,32 +106,42 @@ fn store(rows: &mut Rows, group: usize, h: [Vector; 5]) {
 fn pad(keys: &Rows, group: usize, filler: u32, states: &mut Rows) {
     let filler = splat(filler);
     let mut w = [filler; 16];
-    for (row, word) in w[..5].iter_mut().enumerate() {
-        *word = xor(filler, load(keys, row, group));
+    for (word, key) in w.iter_mut().zip(load(keys, group)) {
+        *word = xor(filler, key);
     }
-    store(states, group, compress(INITIAL.map(|word| splat(word)), w));
+    let mut h = [splat(0); 5];
+    for (vector, word) in h.iter_mut().zip(INITIAL) {
+        *vector = splat(word);
+    }
+    store(states, group, compress(h, w));
 }
 
 #[target_feature(enable = "avx2")]
 fn finish(inner: &Rows, group: usize, outer: &mut Rows) {
     let mut w = [splat(0); 16];
-    for (row, word) in w[..5].iter_mut().enumerate() {
-        *word = load(inner, row, group);
-    }
+    w[..5].copy_from_slice(&load(inner, group));
     w[5] = splat(1 << 31);
     w[15] = splat(FINAL_BITS);
-    let h = from_fn(|row| load(outer, row, group));
-    store(outer, group, compress(h, w));
+    store(outer, group, compress(load(outer, group), w));
 }
 
 #[target_feature(enable = "avx2")]
 fn blocks(state: &mut [[u32; N]; 5], octets: &[&[u8]; N], count: usize) {
-    let mut h: [Vector; 5] = from_fn(|row| load_words256(&state[row]));
+    let mut h = [splat(0); 5];
+    for (vector, row) in h.iter_mut().zip(&*state) {
+        *vector = load_words256(row);
+    }
     let octets: [&[[u8; 32]]; N] = from_fn(|lane| &octets[lane].as_chunks().0[..2 * count]);
     for block in 0..count {
-        let halves: [[Vector; 8]; 2] =
-            from_fn(|half| transposed(from_fn(|lane| load256(&octets[lane][2 * block + half]))));
-        h = compress(h, from_fn(|t| halves[t / 8][t % 8]));
+        let mut words = [splat(0); 16];
+        for half in 0..2 {
+            let mut lanes = [splat(0); N];
+            for (vector, octets) in lanes.iter_mut().zip(octets) {
+                *vector = load256(&octets[2 * block + half]);
+            }
+            words[8 * half..][..8].copy_from_slice(&transposed(lanes));
+        }
+        h = compress(h, words);
     }
     for (row, vector) in state.iter_mut().zip(h) {
         store_words256(row, vector);
@@ -137,24 +151,28 @@ fn blocks(state: &mut [[u32; N]; 5], octets: &[&[u8]; N], count: usize) {
 /// From half a block of each lane its words: the first of all lanes, the second of all lanes, and so on.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn transposed(lanes: [Vector; N]) -> [Vector; 8] {
+fn transposed(mut lanes: [Vector; N]) -> [Vector; 8] {
     // Words are big endian.
     let swap = _mm256_broadcastsi128_si256(_mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203));
-    let lanes = lanes.map(|lane| _mm256_shuffle_epi8(lane, swap));
+    for lane in &mut lanes {
+        *lane = _mm256_shuffle_epi8(*lane, swap);
+    }
     // In `halves[g][j]` the 128-bit part k holds word 4k+j of the lanes 4g to 4g+3.
-    let halves: [[Vector; 4]; 2] = from_fn(|g| {
-        let [r0, r1, r2, r3] = from_fn(|i| lanes[4 * g + i]);
+    let mut halves = [[splat(0); 4]; 2];
+    for (half, &[r0, r1, r2, r3]) in halves.iter_mut().zip(lanes.as_chunks().0) {
         let (a0, a1) = (_mm256_unpacklo_epi32(r0, r1), _mm256_unpackhi_epi32(r0, r1));
         let (a2, a3) = (_mm256_unpacklo_epi32(r2, r3), _mm256_unpackhi_epi32(r2, r3));
-        [
+        *half = [
             _mm256_unpacklo_epi64(a0, a2),
             _mm256_unpackhi_epi64(a0, a2),
             _mm256_unpacklo_epi64(a1, a3),
             _mm256_unpackhi_epi64(a1, a3),
-        ]
-    });
-    from_fn(|t| match t {
-        0..4 => _mm256_permute2x128_si256::<0x20>(halves[0][t], halves[1][t]),
-        _ => _mm256_permute2x128_si256::<0x31>(halves[0][t - 4], halves[1][t - 4]),
-    })
+        ];
+    }
+    let mut words = [splat(0); 8];
+    for j in 0..4 {
+        words[j] = _mm256_permute2x128_si256::<0x20>(halves[0][j], halves[1][j]);
+        words[4 + j] = _mm256_permute2x128_si256::<0x31>(halves[0][j], halves[1][j]);
+    }
+    words
 }

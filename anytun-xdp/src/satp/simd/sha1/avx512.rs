@@ -90,8 +90,12 @@ define_compress!(Vector, "avx512f,avx512bw");
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn load(rows: &Rows, row: usize, group: usize) -> Vector {
-    load_words512(&rows[row].as_chunks().0[group])
+fn load(rows: &Rows, group: usize) -> [Vector; 5] {
+    let mut h = [splat(0); 5];
+    for (vector, row) in h.iter_mut().zip(rows) {
+        *vector = load_words512(&row.as_chunks().0[group]);
+    }
+    h
 }
 
 #[inline]
@@ -106,31 +110,38 @@ fn store(rows: &mut Rows, group: usize, h: [Vector; 5]) {
 fn pad(keys: &Rows, group: usize, filler: u32, states: &mut Rows) {
     let filler = splat(filler);
     let mut w = [filler; 16];
-    for (row, word) in w[..5].iter_mut().enumerate() {
-        *word = xor(filler, load(keys, row, group));
+    for (word, key) in w.iter_mut().zip(load(keys, group)) {
+        *word = xor(filler, key);
     }
-    store(states, group, compress(INITIAL.map(|word| splat(word)), w));
+    let mut h = [splat(0); 5];
+    for (vector, word) in h.iter_mut().zip(INITIAL) {
+        *vector = splat(word);
+    }
+    store(states, group, compress(h, w));
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
 fn finish(inner: &Rows, group: usize, outer: &mut Rows) {
     let mut w = [splat(0); 16];
-    for (row, word) in w[..5].iter_mut().enumerate() {
-        *word = load(inner, row, group);
-    }
+    w[..5].copy_from_slice(&load(inner, group));
     w[5] = splat(1 << 31);
     w[15] = splat(FINAL_BITS);
-    let h = from_fn(|row| load(outer, row, group));
-    store(outer, group, compress(h, w));
+    store(outer, group, compress(load(outer, group), w));
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
 fn blocks(state: &mut [[u32; N]; 5], octets: &[&[u8]; N], count: usize) {
-    let mut h: [Vector; 5] = from_fn(|row| load_words512(&state[row]));
+    let mut h = [splat(0); 5];
+    for (vector, row) in h.iter_mut().zip(&*state) {
+        *vector = load_words512(row);
+    }
     let octets: [&[[u8; 64]]; N] = from_fn(|lane| &octets[lane].as_chunks().0[..count]);
-    #[expect(clippy::needless_range_loop, reason = "one index into every lane")]
     for block in 0..count {
-        h = compress(h, transposed(from_fn(|lane| load512(&octets[lane][block]))));
+        let mut lanes = [splat(0); N];
+        for (vector, octets) in lanes.iter_mut().zip(octets) {
+            *vector = load512(&octets[block]);
+        }
+        h = compress(h, transposed(lanes));
     }
     for (row, vector) in state.iter_mut().zip(h) {
         store_words512(row, vector);
@@ -140,25 +151,27 @@ fn blocks(state: &mut [[u32; N]; 5], octets: &[&[u8]; N], count: usize) {
 /// From the block of each lane its words: the first of all lanes, the second of all lanes, and so on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn transposed(lanes: [Vector; N]) -> [Vector; 16] {
+fn transposed(mut lanes: [Vector; N]) -> [Vector; 16] {
     // Words are big endian.
     let swap = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203));
-    let lanes = lanes.map(|lane| _mm512_shuffle_epi8(lane, swap));
+    for lane in &mut lanes {
+        *lane = _mm512_shuffle_epi8(*lane, swap);
+    }
     // In `quarters[g][j]` the 128-bit part k holds word 4k+j of the lanes 4g to 4g+3.
-    let quarters: [[Vector; 4]; 4] = from_fn(|g| {
-        let [r0, r1, r2, r3] = from_fn(|i| lanes[4 * g + i]);
+    let mut quarters = [[splat(0); 4]; 4];
+    for (quarter, &[r0, r1, r2, r3]) in quarters.iter_mut().zip(lanes.as_chunks().0) {
         let (a0, a1) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
         let (a2, a3) = (_mm512_unpacklo_epi32(r2, r3), _mm512_unpackhi_epi32(r2, r3));
-        [
+        *quarter = [
             _mm512_unpacklo_epi64(a0, a2),
             _mm512_unpackhi_epi64(a0, a2),
             _mm512_unpacklo_epi64(a1, a3),
             _mm512_unpackhi_epi64(a1, a3),
-        ]
-    });
-    let mut words = [_mm512_setzero_si512(); 16];
+        ];
+    }
+    let mut words = [splat(0); 16];
     for j in 0..4 {
-        let [b0, b1, b2, b3] = from_fn(|g| quarters[g][j]);
+        let [b0, b1, b2, b3] = [quarters[0][j], quarters[1][j], quarters[2][j], quarters[3][j]];
         let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(b0, b1), _mm512_shuffle_i32x4::<0xdd>(b0, b1));
         let (later_even, later_odd) = (_mm512_shuffle_i32x4::<0x88>(b2, b3), _mm512_shuffle_i32x4::<0xdd>(b2, b3));
         words[j] = _mm512_shuffle_i32x4::<0x88>(even, later_even);

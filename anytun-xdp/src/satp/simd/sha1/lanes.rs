@@ -71,8 +71,9 @@ impl Hmac {
     }
 }
 
-/// Up to so many chains are faster through the SHA instructions than through sixteen lanes, and than through eight.
-pub(super) const FEW_OF_16: usize = 6;
+/// Up to so many chains are faster one by one through the SHA instructions than through sixteen lanes, and than through
+/// eight: lanes cost the same whether they are used or not.
+pub(super) const FEW_OF_16: usize = 3;
 pub(super) const FEW_OF_8: usize = 4;
 
 /// Blocks of the tail of a message.

@@ -3,7 +3,7 @@
 //! A chain of SHA-1 waits for itself: every block needs the state the block before left. Many chains fill the units. A
 //! batch is taken through in three steps: both pads of all keys, the messages, and the outer hash of all results. The first and
 //! the last take one block of each chain, so they are done in full groups. Messages differ in length; there a lane whose
-//! message ends takes the next from a queue, longest first.
+//! message ends takes the next from a queue, longest first. When lanes stay empty because the batch ends, the SHA instructions take the few that are left.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -140,15 +140,15 @@ impl Hmac {
         match sha1 {
             Sha1::Portable => self.portable(messages),
             #[cfg(target_arch = "x86_64")]
-            Sha1::Avx512(wide, Some(narrow)) => self.side_by_side(wide, narrow, lanes::FEW_OF_16, messages),
+            Sha1::Avx512(wide, Some(narrow)) => self.side_by_side::<16, 1>(wide, narrow, lanes::FEW_OF_16, messages),
             #[cfg(target_arch = "x86_64")]
             Sha1::Avx512(wide, None) => self.side_by_side(wide, wide, 0, messages),
             #[cfg(target_arch = "x86_64")]
-            Sha1::Avx2(wide, Some(narrow)) => self.side_by_side(wide, narrow, lanes::FEW_OF_8, messages),
+            Sha1::Avx2(wide, Some(narrow)) => self.side_by_side::<8, 1>(wide, narrow, lanes::FEW_OF_8, messages),
             #[cfg(target_arch = "x86_64")]
             Sha1::Avx2(wide, None) => self.side_by_side(wide, wide, 0, messages),
             #[cfg(target_arch = "x86_64")]
-            Sha1::ShaNi(wide) => self.side_by_side(wide, wide, 0, messages),
+            Sha1::ShaNi(wide) => self.side_by_side::<4, 4>(wide, wide, 0, messages),
         }
     }
 

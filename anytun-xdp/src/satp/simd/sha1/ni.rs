@@ -1,4 +1,4 @@
-//! Several chains interleaved through the SHA instructions, so that none waits for another's result.
+//! The SHA instructions: on four chains interleaved, so that none waits for another's result, or on one.
 
 use std::arch::x86_64::*;
 use std::array::from_fn;
@@ -9,16 +9,16 @@ use super::Rows;
 use super::lanes::{FINAL_BITS, Lanes};
 use super::rounds::INITIAL;
 
-/// Chains.
-pub(super) const N: usize = 4;
+/// Chains that are interleaved.
+const STREAMS: usize = 4;
 
-impl Lanes<N> for ShaNi {
+impl Lanes<STREAMS> for ShaNi {
     fn pad(self, keys: &Rows, group: usize, filler: u32, states: &mut Rows) {
         // SAFETY: the token says that the CPU has the features.
         unsafe { pad(keys, group, filler, states) }
     }
 
-    fn blocks(self, state: &mut [[u32; N]; 5], octets: &[&[u8]; N], count: usize) {
+    fn blocks(self, state: &mut [[u32; STREAMS]; 5], octets: &[&[u8]; STREAMS], count: usize) {
         // SAFETY: the token says that the CPU has the features.
         unsafe { blocks(state, octets, count) }
     }
@@ -26,6 +26,43 @@ impl Lanes<N> for ShaNi {
     fn finish(self, inner: &Rows, group: usize, outer: &mut Rows) {
         // SAFETY: the token says that the CPU has the features.
         unsafe { finish(inner, group, outer) }
+    }
+}
+
+impl Lanes<1> for ShaNi {
+    fn pad(self, keys: &Rows, group: usize, filler: u32, states: &mut Rows) {
+        let mut words = [filler; 16];
+        for (word, key) in words.iter_mut().zip(keys) {
+            *word ^= key[group];
+        }
+        let mut state = INITIAL;
+        // SAFETY: the token says that the CPU has the features.
+        unsafe { words_of_one(&mut state, &words) };
+        put(states, group, state);
+    }
+
+    fn blocks(self, state: &mut [[u32; 1]; 5], octets: &[&[u8]; 1], count: usize) {
+        // SAFETY: the token says that the CPU has the features.
+        unsafe { blocks_of_one(state, &octets[0].as_chunks().0[..count]) }
+    }
+
+    fn finish(self, inner: &Rows, group: usize, outer: &mut Rows) {
+        let mut words = [0; 16];
+        for (word, row) in words.iter_mut().zip(inner) {
+            *word = row[group];
+        }
+        (words[5], words[15]) = (1 << 31, FINAL_BITS);
+        let mut state = [0, 1, 2, 3, 4].map(|row: usize| outer[row][group]);
+        // SAFETY: the token says that the CPU has the features.
+        unsafe { words_of_one(&mut state, &words) };
+        put(outer, group, state);
+    }
+}
+
+/// Makes `state` that of one message.
+fn put(states: &mut Rows, message: usize, state: [u32; 5]) {
+    for (row, word) in states.iter_mut().zip(state) {
+        row[message] = word;
     }
 }
 
@@ -43,8 +80,10 @@ struct Chain {
 fn compress<const N: usize>(chains: &mut [Chain; N], blocks: [[__m128i; 4]; N]) {
     let mut w = blocks;
     let before = *chains;
-    let mut abcd: [__m128i; N] = from_fn(|n| before[n].abcd);
-    let mut older: [__m128i; N] = from_fn(|n| before[n].e);
+    let (mut abcd, mut older) = ([_mm_setzero_si128(); N], [_mm_setzero_si128(); N]);
+    for n in 0..N {
+        (abcd[n], older[n]) = (before[n].abcd, before[n].e);
+    }
     macro_rules! four_rounds {
         ($i:expr, $f:literal) => {
             for n in 0..N {
@@ -89,25 +128,33 @@ fn transposed([r0, r1, r2, r3]: [__m128i; 4]) -> [__m128i; 4] {
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn chains([a, b, c, d, e]: [__m128i; 5]) -> [Chain; N] {
+fn chains([a, b, c, d, e]: [__m128i; 5]) -> [Chain; STREAMS] {
     let abcd = transposed([d, c, b, a]);
     let zero = _mm_setzero_si128();
     let e = transposed([zero, zero, zero, e]);
-    from_fn(|n| Chain { abcd: abcd[n], e: e[n] })
+    let mut chains = [Chain { abcd: zero, e: zero }; STREAMS];
+    for (n, chain) in chains.iter_mut().enumerate() {
+        *chain = Chain { abcd: abcd[n], e: e[n] };
+    }
+    chains
 }
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn rows(chains: &[Chain; N]) -> [__m128i; 5] {
-    let [d, c, b, a] = transposed(from_fn(|n| chains[n].abcd));
-    let [_, _, _, e] = transposed(from_fn(|n| chains[n].e));
+fn rows([p, q, r, s]: [Chain; STREAMS]) -> [__m128i; 5] {
+    let [d, c, b, a] = transposed([p.abcd, q.abcd, r.abcd, s.abcd]);
+    let [_, _, _, e] = transposed([p.e, q.e, r.e, s.e]);
     [a, b, c, d, e]
 }
 
 #[inline]
 #[target_feature(enable = "sse2")]
 fn load(rows: &Rows, group: usize) -> [__m128i; 5] {
-    from_fn(|row| load_words128(&rows[row].as_chunks().0[group]))
+    let mut h = [_mm_setzero_si128(); 5];
+    for (vector, row) in h.iter_mut().zip(rows) {
+        *vector = load_words128(&row.as_chunks().0[group]);
+    }
+    h
 }
 
 #[inline]
@@ -121,10 +168,14 @@ fn store(rows: &mut Rows, group: usize, h: [__m128i; 5]) {
 /// The blocks of all chains from their words.
 #[inline]
 #[target_feature(enable = "sse2")]
-fn from_words(words: [__m128i; 16]) -> [[__m128i; 4]; N] {
-    let quarters: [[__m128i; 4]; 4] =
-        from_fn(|q| transposed([words[4 * q + 3], words[4 * q + 2], words[4 * q + 1], words[4 * q]]));
-    from_fn(|n| from_fn(|q| quarters[q][n]))
+fn from_words(words: [__m128i; 16]) -> [[__m128i; 4]; STREAMS] {
+    let mut blocks = [[_mm_setzero_si128(); 4]; STREAMS];
+    for (q, &[w0, w1, w2, w3]) in words.as_chunks().0.iter().enumerate() {
+        for (block, quarter) in blocks.iter_mut().zip(transposed([w3, w2, w1, w0])) {
+            block[q] = quarter;
+        }
+    }
+    blocks
 }
 
 #[target_feature(enable = "sha,ssse3,sse4.1")]
@@ -134,9 +185,13 @@ fn pad(keys: &Rows, group: usize, filler: u32, states: &mut Rows) {
     for (word, key) in words.iter_mut().zip(load(keys, group)) {
         *word = _mm_xor_si128(filler, key);
     }
-    let mut state = chains(INITIAL.map(|word| _mm_set1_epi32(word as i32)));
+    let mut initial = [filler; 5];
+    for (vector, word) in initial.iter_mut().zip(INITIAL) {
+        *vector = _mm_set1_epi32(word as i32);
+    }
+    let mut state = chains(initial);
     compress(&mut state, from_words(words));
-    store(states, group, rows(&state));
+    store(states, group, rows(state));
 }
 
 #[target_feature(enable = "sha,ssse3,sse4.1")]
@@ -147,23 +202,70 @@ fn finish(inner: &Rows, group: usize, outer: &mut Rows) {
     words[15] = _mm_set1_epi32(FINAL_BITS as i32);
     let mut state = chains(load(outer, group));
     compress(&mut state, from_words(words));
-    store(outer, group, rows(&state));
+    store(outer, group, rows(state));
 }
 
 #[target_feature(enable = "sha,ssse3,sse4.1")]
-fn blocks(state: &mut [[u32; N]; 5], octets: &[&[u8]; N], count: usize) {
+fn blocks(state: &mut [[u32; STREAMS]; 5], octets: &[&[u8]; STREAMS], count: usize) {
     let swap = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
-    let mut h = chains(from_fn(|row| load_words128(&state[row])));
-    let octets: [&[[u8; 64]]; N] = from_fn(|lane| &octets[lane].as_chunks().0[..count]);
-    #[expect(clippy::needless_range_loop, reason = "one index into every lane")]
-    for block in 0..count {
-        let words = from_fn(|lane| {
-            let quarters = octets[lane][block].as_chunks().0;
-            from_fn(|q| _mm_shuffle_epi8(load128(&quarters[q]), swap))
-        });
-        compress(&mut h, words);
+    let mut h = [swap; 5];
+    for (vector, row) in h.iter_mut().zip(&*state) {
+        *vector = load_words128(row);
     }
-    for (row, vector) in state.iter_mut().zip(rows(&h)) {
+    let mut h = chains(h);
+    let octets: [&[[u8; 64]]; STREAMS] = from_fn(|lane| &octets[lane].as_chunks().0[..count]);
+    for block in 0..count {
+        let mut blocks = [[swap; 4]; STREAMS];
+        for (words, octets) in blocks.iter_mut().zip(octets) {
+            for (words, quarter) in words.iter_mut().zip(octets[block].as_chunks().0) {
+                *words = _mm_shuffle_epi8(load128(quarter), swap);
+            }
+        }
+        compress(&mut h, blocks);
+    }
+    for (row, vector) in state.iter_mut().zip(rows(h)) {
         store_words128(row, vector);
     }
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn chain([a, b, c, d, e]: [u32; 5]) -> Chain {
+    Chain { abcd: load_words128(&[d, c, b, a]), e: load_words128(&[0, 0, 0, e]) }
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn state_of(chain: Chain) -> [u32; 5] {
+    let (mut abcd, mut last) = ([0; 4], [0; 4]);
+    store_words128(&mut abcd, chain.abcd);
+    store_words128(&mut last, chain.e);
+    let ([d, c, b, a], [.., e]) = (abcd, last);
+    [a, b, c, d, e]
+}
+
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+fn words_of_one(state: &mut [u32; 5], words: &[u32; 16]) {
+    let mut block = [_mm_setzero_si128(); 4];
+    for (vector, &[w0, w1, w2, w3]) in block.iter_mut().zip(words.as_chunks().0) {
+        *vector = load_words128(&[w3, w2, w1, w0]);
+    }
+    let mut h = [chain(*state)];
+    compress(&mut h, [block]);
+    *state = state_of(h[0]);
+}
+
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+fn blocks_of_one(state: &mut [[u32; 1]; 5], octets: &[[u8; 64]]) {
+    let swap = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
+    let &mut [[a], [b], [c], [d], [e]] = state;
+    let mut h = [chain([a, b, c, d, e])];
+    for octets in octets {
+        let mut block = [swap; 4];
+        for (words, quarter) in block.iter_mut().zip(octets.as_chunks().0) {
+            *words = _mm_shuffle_epi8(load128(quarter), swap);
+        }
+        compress(&mut h, [block]);
+    }
+    *state = state_of(h[0]).map(|word| [word]);
 }
