@@ -1,0 +1,261 @@
+//! Starts each subject on its topology.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use anytun_tests::config::{Client, Config, Service};
+use anytun_tests::crypto;
+use anytun_tests::daemon::Kind;
+use anytun_tests::namespace::Namespace;
+use anytun_tests::node::{self, Node};
+use anytun_tests::process::Process;
+use anytun_tests::server::{Served, Server};
+use anytun_tests::wait::{PATIENCE, until};
+
+use crate::subject::{Crypto, Shape, Subject};
+use crate::topology::{GENERATOR_CPU, RELAY_CPU, RELAY_IN, RELAY_OUT, SERVICE, SINK, SOURCE, Topology, pin_process};
+use crate::traffic::{PORT, SOURCE_PORT, Traffic, What};
+use crate::turn;
+
+/// The port of the first service.
+const SERVICE_PORT: u16 = 4444;
+/// The port of STUN and TURN.
+const TURN_PORT: u16 = 3478;
+/// Source ports of relays that serve many at once.
+const FLOWS: u16 = 16;
+/// Where packets come out.
+const SINK_SOCKET: SocketAddrV4 = SocketAddrV4::new(SINK, PORT);
+/// The module of nginx, where it is not a part of the program.
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+/// A relay at work.
+#[derive(Debug)]
+pub(crate) enum Relay {
+    /// In the kernel alone.
+    Kernel,
+    Processes(Vec<Process>),
+    Node(Node),
+    Server(Server),
+}
+
+/// Programs of this workspace.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    pub(crate) node: PathBuf,
+    pub(crate) reflector: PathBuf,
+}
+
+impl Relay {
+    /// Starts a subject, confines it to its processor, and says what it is to be sent. Files go to `directory`.
+    pub(crate) fn start(
+        subject: Subject,
+        topology: &Topology,
+        directory: &Path,
+        programs: &Programs,
+    ) -> Result<(Self, Traffic)> {
+        let relay = &topology.relay;
+        let through = SocketAddrV4::new(RELAY_IN, PORT);
+        let (started, what) = match subject {
+            Subject::Node(crypto, shape) => node(crypto, shape, topology, directory, &programs.node)?,
+            Subject::Reflector(shape) => {
+                (reflector(shape, false, topology, directory, &programs.reflector)?, plain(SINK_SOCKET, FLOWS))
+            }
+            Subject::Xdp => {
+                let shape = Shape::TwoInterfaces;
+                (reflector(shape, true, topology, directory, &programs.reflector)?, plain(SINK_SOCKET, FLOWS))
+            }
+            Subject::Kernel => (Relay::Kernel, plain(SINK_SOCKET, FLOWS)),
+            Subject::NftNat => (nft_nat(relay)?, plain(through, FLOWS)),
+            Subject::Nginx => (nginx(relay, directory)?, plain(through, FLOWS)),
+            Subject::Socat => (socat(relay, directory)?, plain(through, 1)),
+            Subject::Coturn => {
+                let destination = SocketAddrV4::new(RELAY_IN, TURN_PORT);
+                let what = What::Plain { destination, flows: 1, prefix: Some(turn::channel_data) };
+                (coturn(topology, directory)?, what)
+            }
+            Subject::Daemon(kind) => daemon(kind, relay, directory)?,
+        };
+        // Two workers share both processors with the generator: this machine may have no others.
+        let cpus: &[usize] = if subject.shape().queues() > 1 { &[GENERATOR_CPU, RELAY_CPU] } else { &[RELAY_CPU] };
+        started.pids().into_iter().try_for_each(|pid| pin_process(pid, cpus))?;
+        let one_interface = subject.shape() == Shape::OneInterface;
+        Ok((started, Traffic { one_interface, queues: subject.shape().queues(), what }))
+    }
+
+    /// The processes and what descends from them.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let pids = match self {
+            Relay::Kernel => Vec::new(),
+            Relay::Processes(processes) => processes.iter().map(Process::pid).collect(),
+            Relay::Node(node) => vec![node.pid()],
+            Relay::Server(server) => server.pids(),
+        };
+        crate::cpu::family(&pids)
+    }
+}
+
+fn plain(destination: SocketAddrV4, flows: u16) -> What {
+    What::Plain { destination, flows, prefix: None }
+}
+
+fn node(crypto: Crypto, shape: Shape, topology: &Topology, directory: &Path, program: &Path) -> Result<(Relay, What)> {
+    let interfaces: &[&str] = if shape == Shape::OneInterface { &["link0"] } else { &["link0", "link1"] };
+    let config = config(interfaces, 1, crypto);
+    let node = Node::start(program, &topology.relay, directory, &config)?;
+    Ok((Relay::Node(node), What::Tunnel(directory.join("node.toml"))))
+}
+
+/// Daemons know nothing of the node's configuration, but the generator does.
+fn daemon(kind: Kind, namespace: &Namespace, directory: &Path) -> Result<(Relay, What)> {
+    let services = match kind {
+        Kind::Anytun => 1,
+        Kind::Uanytun => 2,
+    };
+    let config = config(&["link0", "link1"], services, Crypto::Default);
+    let file = node::write_config(directory, &config.toml(directory))?;
+    let served = |client: &Client| {
+        let service = config.services.iter().find(|service| service.name == client.service);
+        Ok(Served {
+            service: service.context("a client without a service")?.address,
+            mux: client.mux,
+            inner: client.addresses[0],
+            passphrase: passphrase(client.mux),
+        })
+    };
+    let clients = config.clients.iter().map(served).collect::<Result<Vec<_>>>()?;
+    Ok((Relay::Server(Server::start(kind, namespace, directory, &clients)?), What::Tunnel(file)))
+}
+
+/// A node with two clients, each at the service of its number, or both at the first.
+fn config(interfaces: &[&str], services: u16, crypto: Crypto) -> Config {
+    let name = |service: u16| format!("service-{service}");
+    let service = |number| Service::new(&name(number), SocketAddr::from((SERVICE, SERVICE_PORT + number)));
+    let client = |mux: u16| Client {
+        name: format!("client-{mux}"),
+        service: name((mux - 1).min(services - 1)),
+        mux,
+        addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 9, 0, 10 + mux as u8))],
+        crypto: crypto::Crypto::passphrase(&passphrase(mux)).with(crypto.suite()),
+    };
+    Config {
+        name: "bench".to_owned(),
+        metrics: None,
+        services: (0..services).map(service).collect(),
+        clients: vec![client(1), client(2)],
+        ..Config::new(interfaces)
+    }
+}
+
+fn passphrase(mux: u16) -> String {
+    format!("what client {mux} and the node know")
+}
+
+fn reflector(shape: Shape, in_kernel: bool, topology: &Topology, directory: &Path, program: &Path) -> Result<Relay> {
+    let macs = &topology.macs;
+    let mut words = vec!["--port".to_owned(), format!("link0={}", macs.gen0)];
+    if shape != Shape::OneInterface {
+        words.extend(["--port".to_owned(), format!("link1={}", macs.sink0)]);
+    }
+    words.extend(["--queues".to_owned(), shape.queues().to_string()]);
+    words.extend(in_kernel.then(|| "--in-kernel".to_owned()));
+    let log = fresh(directory, "reflector.log")?;
+    let process = Process::start("the reflector", &topology.relay, program, words, &log)?;
+    ready(process, |process| Ok(process.log().contains("ready")))
+}
+
+fn nft_nat(namespace: &Namespace) -> Result<Relay> {
+    let rules = format!(
+        "flush ruleset\n\
+         table ip bench {{\n\
+         chain in {{ type nat hook prerouting priority dstnat; iifname link0 udp dport {PORT} dnat to {SINK_SOCKET}; }}\n\
+         chain out {{ type nat hook postrouting priority srcnat; oifname link1 snat to {RELAY_OUT}; }}\n\
+         }}\n"
+    );
+    let mut nft = namespace.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().context("cannot run nft")?;
+    nft.stdin.take().context("nft has no stdin")?.write_all(rules.as_bytes())?;
+    let status = nft.wait()?;
+    ensure!(status.success(), "nft refuses the rules: {status}");
+    Ok(Relay::Kernel)
+}
+
+fn nginx(namespace: &Namespace, directory: &Path) -> Result<Relay> {
+    let module =
+        if Path::new(NGINX_STREAM).exists() { format!("load_module {NGINX_STREAM};\n") } else { String::new() };
+    let place = directory.display();
+    let text = format!(
+        "{module}daemon off;\nworker_processes 1;\npid {place}/nginx.pid;\nerror_log {place}/nginx.log;\n\
+         events {{ worker_connections 4096; }}\n\
+         stream {{ server {{ listen {RELAY_IN}:{PORT} udp; proxy_pass {SINK_SOCKET}; proxy_timeout 60s; }} }}\n"
+    );
+    let file = directory.join("nginx.conf");
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let log = fresh(directory, "nginx.out")?;
+    let words =
+        ["-c", &file.to_string_lossy(), "-e", &directory.join("nginx.log").to_string_lossy()].map(str::to_owned);
+    let process = Process::start("nginx", namespace, Path::new("nginx"), words, &log)?;
+    ready(process, |_| listens(namespace, PORT))
+}
+
+fn socat(namespace: &Namespace, directory: &Path) -> Result<Relay> {
+    let words = [format!("UDP4-LISTEN:{PORT},bind={RELAY_IN},fork"), format!("UDP4:{SINK_SOCKET}")];
+    let log = fresh(directory, "socat.log")?;
+    let process = Process::start("socat", namespace, Path::new("socat"), words, &log)?;
+    ready(process, |_| listens(namespace, PORT))
+}
+
+fn coturn(topology: &Topology, directory: &Path) -> Result<Relay> {
+    let (listen, relay, place) = (RELAY_IN.to_string(), RELAY_OUT.to_string(), directory.to_string_lossy());
+    let (pid, database) = (format!("--pidfile={place}/turn.pid"), format!("--userdb={place}/turn.db"));
+    let words = [
+        "-n",
+        "--no-auth",
+        "--no-cli",
+        "--no-tls",
+        "--no-dtls",
+        "--no-tcp",
+        "--no-tcp-relay",
+        "--log-file=stdout",
+        "--relay-threads=1",
+        "--channel-lifetime=86400",
+        "--permission-lifetime=86400",
+        "--max-allocate-lifetime=86400",
+        "--listening-ip",
+        &listen,
+        "--relay-ip",
+        &relay,
+        &pid,
+        &database,
+    ];
+    let log = fresh(directory, "coturn.log")?;
+    let process = Process::start("coturn", &topology.relay, Path::new("turnserver"), words.map(str::to_owned), &log)?;
+    let relay = ready(process, |_| listens(&topology.relay, TURN_PORT))?;
+    let client = SocketAddrV4::new(SOURCE, SOURCE_PORT);
+    turn::bind(&topology.generator, client, SocketAddrV4::new(RELAY_IN, TURN_PORT), SINK_SOCKET)?;
+    Ok(relay)
+}
+
+/// Waits until a process is ready, and fails if it ends instead.
+fn ready(mut process: Process, is_ready: impl Fn(&Process) -> Result<bool>) -> Result<Relay> {
+    until("the relay is ready", PATIENCE, || {
+        let ended = process.ended()?;
+        ensure!(ended.is_none(), "it ended instead of relaying: {ended:?}\n{}", process.log_tail());
+        Ok(is_ready(&process)?.then_some(()))
+    })?;
+    Ok(Relay::Processes(vec![process]))
+}
+
+/// Whether something in a namespace has a UDP socket at a port.
+fn listens(namespace: &Namespace, port: u16) -> Result<bool> {
+    Ok(namespace.run("ss -Hlun")?.contains(&format!(":{port} ")))
+}
+
+/// A log without what was there.
+fn fresh(directory: &Path, name: &str) -> Result<PathBuf> {
+    let path = directory.join(name);
+    fs::write(&path, "").with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}

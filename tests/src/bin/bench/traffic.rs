@@ -1,0 +1,135 @@
+//! What a contestant is sent.
+
+use std::fmt;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+use crate::topology::{SINK, SOURCE, Topology};
+
+/// The first port that packets come from, on both sides.
+pub(crate) const SOURCE_PORT: u16 = 7000;
+/// The port that plain packets go to, at the relay and at the sink.
+pub(crate) const PORT: u16 = 9000;
+
+/// Octets of an Ethernet frame without FCS.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Size {
+    /// All alike.
+    Octets(u16),
+    /// The generator's mix of small, middling and large ones.
+    Imix,
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Size::Octets(octets) => write!(f, "{octets}"),
+            Size::Imix => f.write_str("imix"),
+        }
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(octets @ 64..=1514) => Ok(Size::Octets(octets)),
+            _ if text == "imix" => Ok(Size::Imix),
+            _ => Err(format!("{text} is no size; use octets from 64 to 1514, or imix")),
+        }
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Size::Octets(octets) => serializer.serialize_u16(*octets),
+            Size::Imix => serializer.serialize_str("imix"),
+        }
+    }
+}
+
+/// What a contestant is sent, and where it comes out.
+#[derive(Clone, Debug)]
+pub(crate) struct Traffic {
+    /// Whether it comes out of the interface that it went into.
+    pub(crate) one_interface: bool,
+    /// Queues that it is sent to.
+    pub(crate) queues: usize,
+    pub(crate) what: What,
+}
+
+/// What the packets are.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    /// Plain UDP.
+    Plain {
+        /// Where they are sent to.
+        destination: SocketAddrV4,
+        /// How many source ports they have.
+        flows: u16,
+        /// What stands before the payload; a function of the frame's octets.
+        prefix: Option<fn(u16) -> Vec<u8>>,
+    },
+    /// From the first client of a node's configuration to the second.
+    Tunnel(PathBuf),
+}
+
+impl Traffic {
+    /// The arguments of the generator that say all this, for frames of a size.
+    pub(crate) fn arguments(&self, topology: &Topology, size: Size) -> Vec<String> {
+        let macs = &topology.macs;
+        let mut words = vec![("--interface", "gen0".to_owned()), ("--gateway-mac", macs.link0.clone())];
+        if !self.one_interface {
+            words.push(("--sink", "sink0".to_owned()));
+            words.push(("--sink-gateway-mac", macs.link1.clone()));
+        }
+        words.push(("--source", SocketAddrV4::new(SOURCE, SOURCE_PORT).to_string()));
+        words.push(("--size", size.to_string()));
+        if self.queues > 1 {
+            words.push(("--queues", format!("0-{}", self.queues - 1)));
+        }
+        match &self.what {
+            What::Plain { destination, flows, prefix } => {
+                words.push(("--destination", destination.to_string()));
+                words.push(("--flows", flows.to_string()));
+                words.push(("--arrive-port", PORT.to_string()));
+                if let (Some(prefix), Size::Octets(octets)) = (prefix, size) {
+                    words.push(("--prefix", prefix(octets).iter().map(|octet| format!("{octet:02x}")).collect()));
+                }
+            }
+            What::Tunnel(config) => {
+                words.push(("--config", config.display().to_string()));
+                if !self.one_interface {
+                    words.push(("--sink-source", SocketAddrV4::new(SINK, SOURCE_PORT).to_string()));
+                }
+            }
+        }
+        words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    }
+
+    /// Why frames of this size cannot be sent, if so.
+    pub(crate) fn obstacle(&self, size: Size) -> Option<&'static str> {
+        match (&self.what, size) {
+            (What::Plain { prefix: Some(_), .. }, Size::Imix) => Some("the length is in front of the payload"),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_octets_or_the_mix() {
+        assert_eq!("64".parse(), Ok(Size::Octets(64)));
+        assert_eq!("imix".parse(), Ok(Size::Imix));
+        assert!(["63", "1515", "", "mix"].iter().all(|text| text.parse::<Size>().is_err()));
+        assert_eq!(serde_json::to_string(&[Size::Octets(1400), Size::Imix]).unwrap(), "[1400,\"imix\"]");
+    }
+}
