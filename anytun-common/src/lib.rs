@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod classify;
+pub mod generate;
 pub mod map;
+pub mod stamp;
 pub mod verdict;
 pub mod wire;

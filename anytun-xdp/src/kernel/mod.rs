@@ -5,6 +5,7 @@
 //! that no packet is steered to a socket that is not ready; then [`privilege::drop_capabilities`], before any thread is
 //! started.
 
+mod attachment;
 pub mod doctor;
 mod error;
 mod ethtool;
@@ -15,6 +16,7 @@ mod program;
 pub mod queues;
 mod xsk;
 
+pub use attachment::Attachment;
 pub use error::HostError;
 pub use link::{Attached, Link, LinkState};
 pub use program::{Program, TestRun};

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anytun_common::map::{MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey};
 use anytun_common::verdict::Verdict;
@@ -10,9 +10,8 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use libbpf_rs::libbpf_sys;
 
-use super::{HostError, Link, object, privilege};
+use super::{Attachment, HostError, Link, object, privilege};
 use crate::config::XdpMode;
 
 /// The program's name in its object.
@@ -124,14 +123,8 @@ impl Program {
     /// [`HostError::ForeignProgram`] when the interface already runs an XDP program; [`HostError::Unsupported`] when the
     /// driver cannot; [`HostError::NotPermitted`].
     pub fn attach(&mut self, link: &Link, mode: XdpMode) -> Result<(), HostError> {
-        link.refuse_foreign_program()?;
-        let flags = match mode {
-            XdpMode::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
-            XdpMode::Auto | XdpMode::Zerocopy | XdpMode::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
-        };
         let program = xdp(&self.ebpf)?.fd().map_err(program_error)?;
-        let attachment = Attachment::new(program.as_fd(), link.ifindex, flags);
-        self.attachments.push(attachment.map_err(|error| attach_error(link, mode, error))?);
+        self.attachments.push(Attachment::new(program.as_fd(), link, mode)?);
         Ok(())
     }
 
@@ -208,67 +201,6 @@ fn octets(key: &ServiceKey) -> Key {
     octets[..16].copy_from_slice(&key.address);
     octets[16..18].copy_from_slice(&key.port);
     octets
-}
-
-/// A `bpf_link`: the program on one interface. Not made by aya, whose attach falls back to netlink: what is attached that
-/// way outlives the process and replaces what was there.
-struct Attachment(OwnedFd);
-
-impl Attachment {
-    fn new(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<Self> {
-        let ifindex = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
-        let options = libbpf_sys::bpf_link_create_opts {
-            sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
-            flags,
-            ..Default::default()
-        };
-        // SAFETY: the program's descriptor is borrowed through the call, and the options live through it and say their
-        // own size.
-        let fd = unsafe {
-            libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &raw const options)
-        };
-        if fd < 0 {
-            return Err(io::Error::from_raw_os_error(-fd));
-        }
-        // SAFETY: the kernel just made the descriptor for us, and nobody else knows it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-}
-
-impl Drop for Attachment {
-    /// Closing the last descriptor detaches as well, but a child process that was just forked may still have a copy.
-    fn drop(&mut self) {
-        // SAFETY: the descriptor is open until this function has returned. Linux before 5.11 does not know the call, and
-        // then the close that follows does it.
-        let _unknown = unsafe { libbpf_sys::bpf_link_detach(self.0.as_raw_fd()) };
-    }
-}
-
-fn attach_error(link: &Link, mode: XdpMode, error: io::Error) -> HostError {
-    let interface = link.name.clone();
-    match error.raw_os_error() {
-        Some(libc::EPERM) => {
-            HostError::not_permitted(format!("attach an XDP program to {interface}"), "CAP_NET_ADMIN CAP_BPF")
-        }
-        Some(libc::ENODEV) => super::link::no_such_interface(&interface),
-        // Somebody was faster than our look.
-        Some(libc::EBUSY | libc::EEXIST) => match link.refuse_foreign_program() {
-            Err(foreign) => foreign,
-            Ok(()) => HostError::other(format!("attaching the XDP program to {interface}"), error),
-        },
-        Some(libc::ERANGE) => HostError::Unsupported {
-            what: format!("its MTU of {} (or that of its peer) is too large for XDP", link.mtu),
-            mend: format!("`ip link set dev {interface} mtu 1500`, on the peer too"),
-            interface,
-        },
-        // Some drivers refuse with EINVAL what others refuse with EOPNOTSUPP.
-        Some(libc::EOPNOTSUPP | libc::EINVAL) if mode != XdpMode::Generic => HostError::Unsupported {
-            what: format!("its driver ({}) has no native XDP in this state ({error})", link.driver),
-            mend: "set xdp = \"generic\" for it, or see the kernel's log for the driver's reason".into(),
-            interface,
-        },
-        _ => HostError::other(format!("attaching the XDP program to {interface}"), error),
-    }
 }
 
 /// What kept the program from being loaded. The kernel refuses a program of a process that lacks a capability with EPERM,
