@@ -118,7 +118,8 @@ impl Generator {
         };
         if !status.success() {
             let log = process.log();
-            let reason = log.lines().last().unwrap_or("it says nothing");
+            let reason = log.lines().find(|line| line.contains("error")).or(log.lines().last());
+            let reason = reason.unwrap_or("it says nothing");
             bail!("anytun-gen, {status}: {reason}\n{}", self.story(&arguments, &process));
         }
         let text = fs::read_to_string(&result).context("anytun-gen left no result")?;

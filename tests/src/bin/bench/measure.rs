@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::contestant::{Contestant, Observation};
 use crate::cpu::Cost;
-use crate::generator::{Generator, RoundTrip};
+use crate::generator::{Generator, Outcome, RoundTrip};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::relay::Programs;
@@ -23,7 +23,8 @@ const FIRST_RATE: u64 = 40_000;
 const HIGHEST_RATE: u64 = 12_000_000;
 /// The rates of a search for the lossless one: down to this part of the peak.
 const LOWEST_PART: f64 = 1.0 / 64.0;
-/// A generator that sends less than this part of what it was asked for is at its limit.
+/// A generator that sends less than this part of what it was asked for is at its limit, and so is the peak if as much of
+/// that comes out.
 const GENERATOR_LIMIT: f64 = 0.9;
 
 /// All that was measured of one subject and one size.
@@ -112,20 +113,22 @@ impl Bench<'_> {
 
     /// Doubles the rate until less and less comes out, then looks around the best one.
     fn search(&mut self, contestant: &Contestant, size: Size, samples: &mut Samples) -> Result<()> {
+        let at_limit = |outcome: &Outcome, rate: u64| outcome.send_pps < GENERATOR_LIMIT * rate as f64;
         let mut best = 0.0;
         let mut try_rate = |rate: u64, samples: &mut Samples| -> Result<Observation> {
             let seen = self.observe(contestant, size, &self.plan.step(rate), samples)?;
             if seen.outcome.receive_pps > best {
                 best = seen.outcome.receive_pps;
                 samples.best_rate = rate;
-                samples.generator_bound = seen.outcome.send_pps < GENERATOR_LIMIT * rate as f64;
+                samples.generator_bound = at_limit(&seen.outcome, rate) && 1.0 - seen.outcome.loss() > GENERATOR_LIMIT;
             }
             Ok(seen)
         };
         let mut rate = FIRST_RATE;
         while rate <= HIGHEST_RATE {
             let outcome = try_rate(rate, samples)?.outcome;
-            if outcome.receive_pps < 0.6 * rate as f64 || outcome.send_pps < GENERATOR_LIMIT * rate as f64 {
+            ensure!(outcome.received > 0, "nothing comes out of it");
+            if outcome.receive_pps < 0.6 * rate as f64 || at_limit(&outcome, rate) {
                 break;
             }
             rate *= 2;
@@ -136,7 +139,6 @@ impl Bench<'_> {
                 try_rate((around * part) as u64, samples)?;
             }
         }
-        ensure!(best > 0.0, "nothing came out of it");
         let (pps, rate) = (kilo(best), kilo(samples.best_rate as f64));
         let line = format!("{size:>4}  {:<28} search   {pps:>8} at {rate} offered", name(contestant));
         self.progress.done(self.plan.times(0)[0], &line);

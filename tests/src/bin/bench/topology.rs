@@ -82,10 +82,14 @@ impl Topology {
         for ([outside, inside], [theirs, ours]) in LINKS.into_iter().zip([[SOURCE, RELAY_IN], [SINK, RELAY_OUT]]) {
             relay
                 .ip(&format!("link add name {inside} {queues} type veth peer name {outside} {queues} netns {peer}"))?;
-            for (namespace, name, address) in [(&generator, outside, theirs), (&relay, inside, ours)] {
+            let ends = [(&generator, outside, theirs), (&relay, inside, ours)];
+            for (namespace, name, address) in ends {
                 // Valid checksums; and with GRO on, an interface receives in a thread of its own with and without XDP.
                 output(namespace.command("ethtool").args(["-K", name, "tx", "off", "gro", "on"]))?;
                 namespace.ip(&format!("addr add {address}/24 dev {name}"))?;
+            }
+            // Not before: an interface that comes up looks whether the other end can take XDP frames.
+            for (namespace, name, _) in ends {
                 namespace.ip(&format!("link set {name} up"))?;
                 let threaded = format!("echo 1 > /sys/class/net/{name}/threaded");
                 output(namespace.command("sh").args(["-c", &threaded]))?;

@@ -89,7 +89,7 @@ impl Traffic {
             words.push(("--sink-gateway-mac", macs.link1.clone()));
         }
         words.push(("--source", SocketAddrV4::new(SOURCE, SOURCE_PORT).to_string()));
-        words.push(("--size", size.to_string()));
+        let mut shown = size;
         if self.queues > 1 {
             words.push(("--queues", format!("0-{}", self.queues - 1)));
         }
@@ -99,7 +99,10 @@ impl Traffic {
                 words.push(("--flows", flows.to_string()));
                 words.push(("--arrive-port", PORT.to_string()));
                 if let (Some(prefix), Size::Octets(octets)) = (prefix, size) {
-                    words.push(("--prefix", prefix(octets).iter().map(|octet| format!("{octet:02x}")).collect()));
+                    let prefix = prefix(octets);
+                    words.push(("--prefix", prefix.iter().map(|octet| format!("{octet:02x}")).collect()));
+                    // What comes out has the size, as with a tunnel.
+                    shown = Size::Octets(octets + prefix.len() as u16);
                 }
             }
             What::Tunnel(config) => {
@@ -109,6 +112,7 @@ impl Traffic {
                 }
             }
         }
+        words.push(("--size", shown.to_string()));
         words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
 
