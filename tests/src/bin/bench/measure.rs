@@ -17,8 +17,6 @@ use crate::traffic::Size;
 pub(crate) const LOSSLESS: f64 = 0.001;
 /// Overload is this many times the peak.
 pub(crate) const OVERLOAD: u64 = 8;
-/// The first rate of the search for the peak.
-const FIRST_RATE: u64 = 40_000;
 /// The highest rate that is tried.
 const HIGHEST_RATE: u64 = 12_000_000;
 /// The rates of a search for the lossless one: down to this part of the peak.
@@ -124,7 +122,7 @@ impl Bench<'_> {
             }
             Ok(seen)
         };
-        let mut rate = FIRST_RATE;
+        let mut rate = contestant.subject.modest_rate();
         while rate <= HIGHEST_RATE {
             let outcome = try_rate(rate, samples)?.outcome;
             ensure!(outcome.received > 0, "nothing comes out of it");

@@ -58,10 +58,10 @@ impl Plan {
             sizes: vec![Size::Octets(64)],
             rounds: 3,
             slow_rounds: 1,
-            step: Duration::from_millis(150),
-            run: Duration::from_millis(400),
-            warm_up: Duration::from_millis(50),
-            search_steps: 4,
+            step: Duration::from_millis(100),
+            run: Duration::from_millis(250),
+            warm_up: Duration::from_millis(30),
+            search_steps: 3,
             refinements: &[0.75, 1.4],
             probes: 300,
             restart: false,
@@ -91,8 +91,8 @@ impl Plan {
     /// About how long it takes: the search for the peak of one subject and size, and one round of it.
     pub(crate) fn times(&self, round: u32) -> [Duration; 2] {
         // What a run takes besides its traffic.
-        let more = self.warm_up + Duration::from_millis(150);
-        let search = (self.step + more) * (5 + self.refinements.len() as u32);
+        let more = self.warm_up + Duration::from_millis(320);
+        let search = (self.step + more) * (4 + self.refinements.len() as u32);
         let mut once = (self.run + more) * 2;
         if round < self.slow_rounds {
             once += (self.step + more) * self.search_steps + (self.run + more) * 2;

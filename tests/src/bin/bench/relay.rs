@@ -17,7 +17,7 @@ use anytun_tests::server::{Served, Server};
 use anytun_tests::wait::{PATIENCE, until};
 
 use crate::subject::{Crypto, Shape, Subject};
-use crate::topology::{GENERATOR_CPU, RELAY_CPU, RELAY_IN, RELAY_OUT, SERVICE, SINK, SOURCE, Topology, pin_process};
+use crate::topology::{Confined, GENERATOR_CPU, RELAY_CPU, RELAY_IN, RELAY_OUT, SERVICE, SINK, SOURCE, Topology};
 use crate::traffic::{PORT, SOURCE_PORT, Traffic, What};
 use crate::turn;
 
@@ -57,6 +57,10 @@ impl Relay {
         directory: &Path,
         programs: &Programs,
     ) -> Result<(Self, Traffic)> {
+        // Two workers share both processors with the generator: this machine may have no others. The processes are confined
+        // from their start on, as what they start in turn is.
+        let cpus: &[usize] = if subject.shape().queues() > 1 { &[GENERATOR_CPU, RELAY_CPU] } else { &[RELAY_CPU] };
+        let _confined = Confined::to(cpus)?;
         let relay = &topology.relay;
         let through = SocketAddrV4::new(RELAY_IN, PORT);
         let (started, what) = match subject {
@@ -79,9 +83,6 @@ impl Relay {
             }
             Subject::Daemon(kind) => daemon(kind, relay, directory)?,
         };
-        // Two workers share both processors with the generator: this machine may have no others.
-        let cpus: &[usize] = if subject.shape().queues() > 1 { &[GENERATOR_CPU, RELAY_CPU] } else { &[RELAY_CPU] };
-        started.pids().into_iter().try_for_each(|pid| pin_process(pid, cpus))?;
         let one_interface = subject.shape() == Shape::OneInterface;
         Ok((started, Traffic { one_interface, queues: subject.shape().queues(), what }))
     }

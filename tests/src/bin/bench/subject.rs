@@ -87,6 +87,14 @@ impl Subject {
         !matches!(self, Subject::Node(..) | Subject::Reflector(_) | Subject::Xdp)
     }
 
+    /// Packets a second that it should carry on any machine: where the search for its peak begins.
+    pub(crate) const fn modest_rate(self) -> u64 {
+        match self {
+            Subject::Node(..) | Subject::Reflector(_) | Subject::Xdp | Subject::Kernel | Subject::NftNat => 200_000,
+            Subject::Nginx | Subject::Socat | Subject::Coturn | Subject::Daemon(_) => 30_000,
+        }
+    }
+
     /// The programs it takes, apart from those of this workspace, and the package that has each.
     pub(crate) const fn needs(self) -> &'static [&'static str] {
         match self {

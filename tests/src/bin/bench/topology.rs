@@ -14,7 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use anytun_tests::namespace::{Namespace, output};
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
@@ -152,16 +152,26 @@ struct Link {
     address: String,
 }
 
-/// Confines all threads of a process, and those they start, to processors.
-pub(crate) fn pin_process(pid: u32, cpus: &[usize]) -> Result<()> {
-    for entry in fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))? {
-        if let Some(thread) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
-            pin(thread, cpus)?;
-        }
+/// While it lives, processes that this thread starts run on these processors only, and all that descends from them.
+pub(crate) struct Confined(CpuSet);
+
+impl Confined {
+    /// Confines this thread, too.
+    pub(crate) fn to(cpus: &[usize]) -> Result<Self> {
+        let before = sched_getaffinity(Pid::from_raw(0))?;
+        pin(0, cpus)?;
+        Ok(Self(before))
     }
-    Ok(())
 }
 
+impl Drop for Confined {
+    fn drop(&mut self) {
+        // What was allowed before is allowed again; if not, measuring from fewer processors is as good.
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.0);
+    }
+}
+
+/// Confines a thread to processors; 0 is this one.
 fn pin(thread: u32, cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for &cpu in cpus {
