@@ -1,13 +1,14 @@
 //! The XDP sender: prepared packets in a map, sent as live frames of `BPF_PROG_TEST_RUN`.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use anytun_common::generate::{Orders, Progress, SLOT_SIZES, Slot};
 use anytun_xdp::kernel::object;
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, Map, MapData};
 use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use nix::errno::Errno;
@@ -15,6 +16,7 @@ use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
 use crate::error::Error;
+use crate::traffic::Prepared;
 
 /// Frames that the kernel sends together.
 const BATCH: u32 = 64;
@@ -29,7 +31,8 @@ const NAP: Duration = Duration::from_millis(1);
 pub struct Live {
     ebpf: Ebpf,
     program: String,
-    store: Store,
+    /// One for every thread that prepares packets.
+    stores: Vec<Store>,
     orders: Array<MapData, [u64; Orders::WORDS]>,
     progress: Array<MapData, [u64; Progress::WORDS]>,
     /// Octets of the frames that the program is run on: of the largest packet, because frames are shrunk more cheaply
@@ -63,27 +66,44 @@ impl Live {
         let mut take = |name: &str| {
             ebpf.take_map(name).ok_or_else(|| Error::Running(format!("the object of the XDP sender has no map {name}")))
         };
-        let store = match size {
-            128 => store::<128>(take(&map)?)?,
-            256 => store::<256>(take(&map)?)?,
-            512 => store::<512>(take(&map)?)?,
-            1024 => store::<1024>(take(&map)?)?,
-            _ => store::<2048>(take(&map)?)?,
+        let Map::Array(slots_map) = take(&map)? else {
+            return Err(Error::Running(format!("the map {map} is no array")));
         };
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let stores = (0..threads).map(|_| store(&slots_map, size)).collect::<Result<_, _>>()?;
         let orders = take("ORDERS")?.try_into().map_err(map_error)?;
         let progress = take("PROGRESS")?.try_into().map_err(map_error)?;
         signal_hook::flag::register(END as i32, Arc::new(AtomicBool::new(false)))
             .map_err(|error| Error::running("the signal that ends the XDP sender", error))?;
-        Ok(Self { ebpf, program, store, orders, progress, frame: largest, slots })
+        Ok(Self { ebpf, program, stores, orders, progress, frame: largest, slots })
     }
 
-    /// Puts a packet into a slot.
+    /// Fills all slots with what `make` gives for their numbers, on all processors. `made` counts them.
     ///
     /// # Errors
     ///
-    /// [`Error::Running`] when the kernel refuses, such as for a slot there is not.
-    pub fn store(&mut self, index: u32, slot: &Slot, frame: &[u8]) -> Result<(), Error> {
-        (self.store)(index, slot, frame)
+    /// [`Error::Running`] when the kernel refuses.
+    pub fn fill(&mut self, made: &AtomicU32, make: impl Fn(u32) -> Prepared + Sync) -> Result<(), Error> {
+        let slots = self.slots;
+        let threads = self.stores.len() as u32;
+        thread::scope(|scope| {
+            let fill = |(number, store): (usize, Store)| {
+                let make = &make;
+                scope.spawn(move || {
+                    let mut store = store;
+                    for index in (number as u32..slots).step_by(threads as usize) {
+                        let Prepared { slot, frame } = make(index);
+                        store(index, &slot, &frame)?;
+                        made.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(())
+                })
+            };
+            let working: Vec<_> = self.stores.drain(..).enumerate().map(fill).collect();
+            working
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
     }
 
     /// How many slots there are.
@@ -184,8 +204,21 @@ pub fn slot_size(largest: usize) -> Result<usize, Error> {
     })
 }
 
-fn store<const N: usize>(map: aya::maps::Map) -> Result<Store, Error> {
-    let mut map: Array<MapData, [u8; N]> = map.try_into().map_err(map_error)?;
+/// A writer of a map of slots.
+fn store(map: &MapData, size: usize) -> Result<Store, Error> {
+    match size {
+        128 => sized::<128>(map),
+        256 => sized::<256>(map),
+        512 => sized::<512>(map),
+        1024 => sized::<1024>(map),
+        _ => sized::<2048>(map),
+    }
+}
+
+fn sized<const N: usize>(map: &MapData) -> Result<Store, Error> {
+    let fd = map.fd().as_fd().try_clone_to_owned().map_err(|error| Error::running("the map of slots", error))?;
+    let map = MapData::from_fd(fd).map_err(map_error)?;
+    let mut map: Array<MapData, [u8; N]> = Map::Array(map).try_into().map_err(map_error)?;
     Ok(Box::new(move |index, slot, frame| {
         let mut value = [0; N];
         let (head, rest) = value.split_at_mut(Slot::OCTETS);

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+mod args;
 mod cli;
+mod progress;
 
 fn main() -> ExitCode {
     cli::main()

@@ -1,131 +1,172 @@
 //! A session: everything that is set up once, and the measurements that are made with it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anytun_common::generate::{Orders, Progress, Rule};
-use anytun_common::stamp::DATA;
+use anytun_common::generate::{Orders, Progress};
+use anytun_common::stamp::{DATA, Stamp};
 
 use crate::clock;
 use crate::error::Error;
+use crate::lane::{BATCH, Job, Lane, SLACK, Shown, Work};
 use crate::live::Live;
-use crate::plan::Plan;
+use crate::outcome::{Interval, Outcome};
+use crate::plan::{Engine, Plan};
 use crate::rate::Schedule;
 use crate::sink::Sink;
-use crate::traffic::rounds;
+use crate::tally::Expected;
+use crate::traffic::{Side, rounds};
 
-/// How far behind its schedule a sender may be and still catch up; what is more is left out.
-const SLACK: Duration = Duration::from_micros(100);
-/// What a sender may always catch up: a batch.
-const LEAST_SLACK: u64 = 64;
 /// How often senders and sink are looked at.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long nothing must have arrived before a measurement ends.
 const QUIET: Duration = Duration::from_millis(100);
 /// How long something may still arrive after the last packet was sent.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long the kernel may take until an XDP sender makes its first run.
+/// How long it may take until the first packet is sent.
 const START: Duration = Duration::from_secs(5);
+/// How long lanes have until the schedule starts.
+const LEAD: Duration = Duration::from_millis(5);
+/// Moments that an outcome keeps of a short measurement and of a long one, and what is long.
+const MOMENTS: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+const LONG: Duration = Duration::from_secs(10);
 
 /// Senders and sink, ready.
 pub struct Session {
     plan: Plan,
-    live: Live,
+    lanes: Vec<Lane>,
     sink: Sink,
+    live: Option<Pool>,
     phase: u8,
+    /// The next sequence number of SATP that no client has used for sending.
+    next: u32,
+    /// The same for the receiving clients, which send little.
+    answering: Vec<AtomicU32>,
 }
 
-/// What came of a measurement.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Outcome {
-    /// Packets sent.
-    pub sent: u64,
-    /// Packets left out because the sender was too slow for the rate.
-    pub skipped: u64,
-    /// How long was sent, in nanoseconds.
-    pub sending: u64,
-    /// Packets received, each counted once.
-    pub received: u64,
-    /// From the first packet received to the last, in nanoseconds.
-    pub receiving: u64,
-    /// Packets received that had been received before.
-    pub duplicated: u64,
-    /// Packets overtaken by a later one.
-    pub reordered: u64,
-    /// Packets that were changed on the way.
-    pub corrupt: u64,
-    /// Packets to the sink that were none of this measurement.
-    pub foreign: u64,
-    /// What was going on in between.
-    pub intervals: Vec<Interval>,
-    /// Whether it was ended early.
-    pub stopped: bool,
-}
-
-/// What was sent and received up to a moment.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Interval {
-    /// Nanoseconds since the start.
-    pub at: u64,
-    /// Packets sent until then.
-    pub sent: u64,
-    /// Packets received until then.
-    pub received: u64,
-}
-
-impl Outcome {
-    /// Packets that did not arrive.
-    pub fn lost(&self) -> u64 {
-        self.sent.saturating_sub(self.received)
-    }
-
-    /// The share of packets that did not arrive.
-    pub fn loss(&self) -> f64 {
-        self.lost() as f64 / self.sent.max(1) as f64
-    }
-
-    /// Packets sent a second.
-    pub fn send_rate(&self) -> f64 {
-        rate(self.sent, self.sending)
-    }
-
-    /// Packets received a second, in the sink's own window.
-    pub fn receive_rate(&self) -> f64 {
-        rate(self.received.saturating_sub(1), self.receiving)
-    }
-}
-
-fn rate(packets: u64, nanoseconds: u64) -> f64 {
-    if nanoseconds == 0 { 0.0 } else { packets as f64 / clock::seconds(nanoseconds) }
+/// The XDP sender and where it is in its packets.
+struct Pool {
+    live: Live,
+    /// Whether each packet goes out once only.
+    sealed: bool,
+    /// The phase that sealed packets carry.
+    phase: u8,
+    /// The first sequence number of SATP in it.
+    first: u32,
+    at: Progress,
 }
 
 impl Session {
-    /// Sets everything up and attaches the sink.
+    /// Sets everything up, attaches the sink, and introduces the clients.
     ///
     /// # Errors
     ///
-    /// What the host cannot do.
-    pub fn open(plan: Plan) -> Result<Self, Error> {
-        let flows = plan.traffic.flows();
-        let rounds = rounds(plan.traffic.sizes().period());
-        let mut live = Live::load(flows * rounds, plan.traffic.largest())?;
-        for round in 0..rounds {
-            for flow in 0..flows {
-                let prepared = plan.traffic.prepare(flow as u16, round);
-                live.store(round * flows + flow, &prepared.slot, &prepared.frame)?;
+    /// What the host cannot do; [`Error::Running`] when clients do not reach each other.
+    pub fn open(plan: Plan, stop: &AtomicBool) -> Result<Self, Error> {
+        plan.check()?;
+        let mut sink = Sink::load()?;
+        let needs_lanes =
+            plan.engine == Engine::Xsk || plan.sink_engine == Engine::Xsk || plan.traffic.satp().is_some();
+        let count = plan.queues.clone().count() as u32;
+        let links = [&plan.interface, &plan.sink];
+        let lanes: Vec<Lane> = plan
+            .queues
+            .clone()
+            .zip(0..)
+            .filter(|_| needs_lanes)
+            .map(|(queue, number)| Lane::open(links, queue, plan.mode, [number, count]))
+            .collect::<Result<_, _>>()?;
+        for (queue, lane) in plan.queues.clone().zip(&lanes) {
+            for (rule, side) in [Side::Sink, Side::Interface].into_iter().enumerate() {
+                let port = lane.port(side);
+                if let Some((.., socket)) = lane.io().sockets().find(|(slot, ..)| *slot as usize == port) {
+                    sink.set_socket(rule as u32, queue, socket)?;
+                }
             }
         }
-        let mut sink = Sink::load()?;
         sink.attach(&plan.sink, plan.mode)?;
+        if plan.round_trip.is_some() && plan.sink.ifindex != plan.interface.ifindex {
+            sink.attach(&plan.interface, plan.mode)?;
+        }
+        let receivers = plan.traffic.satp().map_or(0, |satp| satp.flows());
+        let answering = (0..receivers).map(|_| AtomicU32::new(plan.first_sequence)).collect();
         // Where the numbers start does not matter, but packets of another process should rarely have ours.
-        let phase = clock::now() as u8;
-        Ok(Self { plan, live, sink, phase })
+        let phase = (clock::now() >> 10) as u8;
+        let next = plan.first_sequence;
+        let mut session = Self { plan, lanes, sink, live: None, phase, next, answering };
+        if session.plan.traffic.satp().is_some() {
+            session.introduce(stop)?;
+        }
+        Ok(session)
     }
 
     /// What is measured.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The highest sequence number of SATP that a client has used; nothing for plain UDP.
+    pub fn last_sequence(&self) -> Option<u32> {
+        self.plan.traffic.satp()?;
+        let answered = self.answering.iter().map(|next| next.load(Ordering::Relaxed)).max().unwrap_or_default();
+        Some(self.next.max(answered).saturating_sub(1))
+    }
+
+    /// Prepares packets for the XDP sender: for `packets` packets in all if they must be sealed, else a few that are used
+    /// again and again. `watch` sees how many are ready, and of how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] when they do not fit the memory or the sequence numbers; what the kernel refuses.
+    pub fn prepare(&mut self, packets: u64, watch: &mut dyn FnMut(u32, u32)) -> Result<(), Error> {
+        if self.plan.engine != Engine::Xdp {
+            return Ok(());
+        }
+        let traffic = &self.plan.traffic;
+        let flows = traffic.flows();
+        let sealed = traffic.is_sealed();
+        let whole = u64::from(rounds(traffic.sizes().period()));
+        let wanted = if sealed { packets.div_ceil(u64::from(flows)) } else { whole };
+        let slots = wanted * u64::from(flows);
+        let size = crate::live::slot_size(traffic.largest())? as u64;
+        let available = crate::memory::available();
+        if slots * size > available {
+            return Err(Error::usage(format!(
+                "{slots} prepared packets of {size} octets are {} MB, and {} MB of memory are available; choose a lower \
+                 --rate, a shorter --duration, or --pool with fewer packets",
+                slots * size / 1_000_000,
+                available / 1_000_000
+            )));
+        }
+        let numbers = u64::from(u32::MAX - self.next);
+        let slots = u32::try_from(slots).ok().filter(|_| wanted < numbers).ok_or_else(|| {
+            Error::usage(format!(
+                "{slots} prepared packets are more than the sequence numbers from {} on allow; choose fewer packets, more \
+                 --clients, or a lower --first-sequence",
+                self.next
+            ))
+        })?;
+        self.phase = self.phase.wrapping_add(1);
+        let (phase, first) = (self.phase, self.next);
+        let mut live = Live::load(slots, traffic.largest())?;
+        let made = AtomicU32::new(0);
+        let magic = if sealed { [DATA, phase] } else { [0; 2] };
+        let make = |index: u32| {
+            let (flow, sequence) = ((index % flows) as u16, index / flows);
+            let stamp = Stamp { magic, flow, sequence, timestamp: 0 };
+            traffic.prepare(&stamp, first.wrapping_add(sequence))
+        };
+        thread::scope(|scope| {
+            let filling = scope.spawn(|| live.fill(&made, make));
+            while !filling.is_finished() {
+                thread::sleep(LOOK);
+                watch(made.load(Ordering::Relaxed), slots);
+            }
+            filling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        self.live = Some(Pool { live, sealed, phase, first, at: Progress::default() });
+        Ok(())
     }
 
     /// Sends by a schedule, and tells what arrived. `watch` sees every moment; when `stop` is set it ends early.
@@ -139,104 +180,279 @@ impl Session {
         watch: &mut dyn FnMut(&Interval),
         stop: &AtomicBool,
     ) -> Result<Outcome, Error> {
-        self.phase = self.phase.wrapping_add(1);
-        let phase = self.phase;
-        let magic = u64::from(u16::from_be_bytes([DATA, phase]));
-        self.sink.forget(phase)?;
-        self.sink.set_rule(
-            0,
-            &Rule {
-                ifindex: self.plan.sink.ifindex.into(),
-                low: self.plan.arrive_port.into(),
-                high: self.plan.arrive_port.into(),
-                source: 0,
-                count: 1,
-                stamp_at: self.plan.arrive_prefix.len() as u64,
-                magic,
-                phase: phase.into(),
-            },
-        )?;
-        let orders = Orders {
-            ifindex: self.plan.interface.ifindex.into(),
-            duration: schedule.duration.as_nanos() as u64,
-            rate: schedule.rate,
-            growth: schedule.growth as u64,
-            slack: (schedule.highest() * SLACK.as_micros() as u64 / 1_000_000).max(LEAST_SLACK),
-            slots: self.live.slots().into(),
-            flows: self.plan.traffic.flows().into(),
-            again: 1,
-            magic,
-            first: 0,
+        let probes = match self.plan.round_trip {
+            None => 0,
+            Some(0) => 1,
+            Some(rate) if schedule.rate == 0 => u32::try_from(1_000_000 / rate.max(1)).unwrap_or(1),
+            Some(rate) => (schedule.highest() / rate).clamp(1, u64::from(u32::MAX)) as u32,
         };
-        self.live.prepare(&orders, &Progress::default())?;
+        self.carry(schedule, self.plan.engine, probes, watch, stop)
+    }
+
+    /// [`measure`](Self::measure) with any engine and one probe in `probes` packets.
+    fn carry(
+        &mut self,
+        schedule: &Schedule,
+        engine: Engine,
+        probes: u32,
+        watch: &mut dyn FnMut(&Interval),
+        stop: &AtomicBool,
+    ) -> Result<Outcome, Error> {
+        let expected = self.expect(engine)?;
+        let Self { plan, lanes, sink, live, next, answering, .. } = self;
+        let by_xdp = engine == Engine::Xdp;
+        let counted = plan.sink_engine == Engine::Xdp;
+        if let Some(pool) = live.as_mut().filter(|_| by_xdp) {
+            pool.order(plan, schedule, expected.phase, *next)?;
+        }
+        let pool = live.as_ref().filter(|_| by_xdp);
+        let finish = AtomicBool::new(false);
+        let shown: Vec<Shown> = lanes.iter().map(|_| Shown::default()).collect();
+        let start = clock::now() + LEAD.as_nanos() as u64;
         let mut outcome = Outcome::default();
-        let (live, sink) = (&self.live, &self.sink);
-        thread::scope(|scope| {
-            let sending = live.start(scope)?;
-            let result = await_end(live, sink, phase, orders.duration, watch, stop, &mut outcome.intervals, || {
-                sending.has_ended()
-            });
-            let ended = sending.end();
-            result.and(ended)
+        let look = Look { pool, sink: counted.then_some(&*sink), shown: &shown, phase: expected.phase, start };
+        let works = thread::scope(|scope| {
+            let running: Vec<_> = lanes
+                .iter_mut()
+                .zip(&shown)
+                .filter(|_| !by_xdp || !counted)
+                .map(|(lane, shown)| {
+                    let job = Job {
+                        traffic: &plan.traffic,
+                        schedule: (!by_xdp).then_some(*schedule),
+                        start,
+                        receives: !counted,
+                        expected,
+                        first: *next,
+                        probes,
+                        answering,
+                        stop,
+                        finish: &finish,
+                        shown,
+                    };
+                    scope.spawn(move || lane.run(&job))
+                })
+                .collect();
+            let watched = match pool {
+                Some(pool) => pool.live.start(scope).and_then(|sending| {
+                    let result = look.follow(schedule, watch, stop, &mut outcome.intervals, &|| sending.has_ended());
+                    result.and(sending.end())
+                }),
+                None => look.follow(schedule, watch, stop, &mut outcome.intervals, &|| {
+                    shown.iter().all(|shown| shown.done.load(Ordering::Acquire))
+                }),
+            };
+            let settled = watched.and_then(|()| look.settle());
+            finish.store(true, Ordering::Release);
+            let works: Vec<Work> = running
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect();
+            settled.map(|()| works)
         })?;
         outcome.stopped = stop.load(Ordering::Relaxed);
-        let progress = self.live.progress()?;
-        let arrived = self.settle(progress.sent)?;
-        outcome.sent = progress.sent;
-        outcome.skipped = progress.skipped;
-        outcome.sending = progress.last.saturating_sub(progress.began).max(1);
-        outcome.received = arrived.packets;
-        outcome.receiving = arrived.last.saturating_sub(arrived.first);
-        outcome.foreign = arrived.foreign;
+        let rounds = self.account(&works, engine, expected, &mut outcome)?;
+        self.next = self.next.saturating_add(rounds);
         Ok(outcome)
     }
 
-    /// Waits until everything has arrived or nothing arrives any more.
-    fn settle(&self, sent: u64) -> Result<anytun_common::generate::Arrived, Error> {
-        let end = clock::now() + SETTLE.as_nanos() as u64;
-        let mut arrived = self.sink.arrived(self.phase)?;
-        let mut changed = clock::now();
-        while arrived.packets < sent && clock::now() < end.min(changed + QUIET.as_nanos() as u64) {
-            thread::sleep(LOOK);
-            let now = self.sink.arrived(self.phase)?;
-            if now.packets != arrived.packets {
-                changed = clock::now();
+    /// Starts a new phase: which packets belong to it, told to the sink.
+    fn expect(&mut self, engine: Engine) -> Result<Expected, Error> {
+        let expected = match &self.live {
+            Some(pool) if pool.sealed && engine == Engine::Xdp => {
+                Expected { phase: pool.phase, base: pool.at.sequence as u32 }
             }
-            arrived = now;
+            _ => {
+                self.phase = self.phase.wrapping_add(1);
+                Expected { phase: self.phase, base: 0 }
+            }
+        };
+        self.sink.forget(expected.phase)?;
+        for (index, side, link) in [(0, Side::Sink, &self.plan.sink), (1, Side::Interface, &self.plan.interface)] {
+            if side == Side::Interface && self.plan.round_trip.is_none() {
+                continue;
+            }
+            let mut rule = self.plan.traffic.rule(side);
+            rule.ifindex = link.ifindex.into();
+            rule.count = u64::from(side == Side::Sink && self.plan.sink_engine == Engine::Xdp);
+            rule.magic = u16::from_be_bytes([DATA, expected.phase]).into();
+            rule.phase = expected.phase.into();
+            self.sink.set_rule(index, &rule)?;
         }
-        Ok(arrived)
+        Ok(expected)
+    }
+
+    /// Adds up what was done; returns the rounds of sequence numbers that were used.
+    fn account(
+        &mut self,
+        works: &[Work],
+        engine: Engine,
+        expected: Expected,
+        outcome: &mut Outcome,
+    ) -> Result<u32, Error> {
+        let mut rounds = 0;
+        for work in works {
+            outcome.sent += work.sent;
+            outcome.skipped += work.skipped;
+            outcome.sending = outcome.sending.max(work.sending);
+            outcome.tally.add(&work.tally);
+            rounds = rounds.max(work.rounds);
+        }
+        if let Some(pool) = self.live.as_mut().filter(|_| engine == Engine::Xdp) {
+            let progress = pool.live.progress()?;
+            outcome.sent = progress.sent;
+            outcome.skipped = progress.skipped;
+            outcome.sending = progress.last.saturating_sub(progress.began);
+            outcome.exhausted = progress.exhausted != 0;
+            rounds = (progress.sequence - pool.at.sequence) as u32 + u32::from(progress.column != 0);
+            // A round that was begun is over: the next phase starts with the first flow.
+            let flows = u64::from(self.plan.traffic.flows());
+            let sequence = pool.at.sequence + u64::from(rounds);
+            pool.at = Progress { sequence, slot: sequence * flows, ..Progress::default() };
+        }
+        if self.plan.sink_engine == Engine::Xdp {
+            let arrived = self.sink.arrived(expected.phase)?;
+            outcome.tally.received = arrived.packets;
+            outcome.tally.foreign = arrived.foreign;
+            (outcome.tally.first, outcome.tally.last) = (arrived.first, arrived.last);
+        }
+        Ok(rounds)
+    }
+
+    /// Lets every receiving client tell the node where it is, and sends one packet for each to see that it does.
+    fn introduce(&mut self, stop: &AtomicBool) -> Result<(), Error> {
+        let flows = u64::from(self.plan.traffic.flows());
+        let rate = flows.clamp(100, 20_000);
+        // Every lane goes through all of its flows, also where they are not shared out evenly.
+        let duration = Duration::from_secs_f64((flows + self.lanes.len() as u64) as f64 / rate as f64);
+        let schedule = Schedule { rate, growth: 0, duration };
+        let deadline = clock::now() + (Duration::from_secs(5) + 2 * duration).as_nanos() as u64;
+        let mut best = 0;
+        let strange = loop {
+            self.lanes[0].introduce(&self.plan.traffic, &self.answering);
+            let outcome = self.carry(&schedule, Engine::Xsk, 0, &mut |_| {}, stop)?;
+            if outcome.tally.received >= outcome.sent && outcome.sent >= flows {
+                return Ok(());
+            }
+            best = best.max(outcome.tally.received.min(flows));
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Running("stopped before the clients had reached each other".into()));
+            }
+            if clock::now() > deadline {
+                break [outcome.tally.corrupt, outcome.tally.foreign];
+            }
+        };
+        if best * 100 >= flows * 99 {
+            return Ok(());
+        }
+        Err(Error::Running(format!(
+            "{best} of {flows} clients behind {} can be reached through the node. Is it running with this configuration? Are \
+             the MAC addresses right? A node that has seen higher sequence numbers refuses these as replayed: continue with \
+             --first-sequence, or `anytun-xdp forget NAME`; `anytun-xdp status` shows why packets were dropped. ({} corrupt \
+             and {} foreign packets arrived.)",
+            self.plan.sink.name, strange[0], strange[1]
+        )))
     }
 }
 
-/// Waits until the time of an XDP sender is over, and notes what goes on.
-#[expect(clippy::too_many_arguments)]
-fn await_end(
-    live: &Live,
-    sink: &Sink,
-    phase: u8,
-    duration: u64,
-    watch: &mut dyn FnMut(&Interval),
-    stop: &AtomicBool,
-    intervals: &mut Vec<Interval>,
-    ended: impl Fn() -> bool,
-) -> Result<(), Error> {
-    let started = clock::now();
-    while !ended() && !stop.load(Ordering::Relaxed) {
-        thread::sleep(LOOK);
-        let progress = live.progress()?;
-        if progress.began == 0 {
-            if clock::now() - started > START.as_nanos() as u64 {
-                return Err(Error::Running("the kernel does not run the XDP sender".into()));
-            }
-            continue;
+impl Pool {
+    /// Tells the program what to send.
+    fn order(&mut self, plan: &Plan, schedule: &Schedule, phase: u8, next: u32) -> Result<(), Error> {
+        let orders = Orders {
+            ifindex: plan.interface.ifindex.into(),
+            duration: schedule.duration.as_nanos() as u64,
+            rate: schedule.rate,
+            growth: schedule.growth as u64,
+            slack: (schedule.highest() * SLACK.as_micros() as u64 / 1_000_000).max(BATCH as u64),
+            slots: self.live.slots().into(),
+            flows: plan.traffic.flows().into(),
+            again: u64::from(!self.sealed),
+            magic: u16::from_be_bytes([DATA, phase]).into(),
+            first: next.into(),
+        };
+        if !self.sealed {
+            self.at = Progress::default();
         }
-        let at = clock::now().saturating_sub(progress.began);
-        let interval = Interval { at, sent: progress.sent, received: sink.arrived(phase)?.packets };
-        watch(&interval);
-        intervals.push(interval);
-        if at >= duration {
-            break;
+        debug_assert!(!self.sealed || u64::from(self.first) + self.at.sequence == u64::from(next));
+        self.live.prepare(&orders, &self.at)
+    }
+}
+
+/// Who sends and who receives, seen from outside.
+struct Look<'a> {
+    pool: Option<&'a Pool>,
+    sink: Option<&'a Sink>,
+    shown: &'a [Shown],
+    phase: u8,
+    /// When lanes start.
+    start: u64,
+}
+
+impl Look<'_> {
+    /// When the sender started, 0 when it has not; and what was sent until now.
+    fn sent(&self) -> Result<(u64, u64), Error> {
+        match self.pool {
+            Some(pool) => pool.live.progress().map(|progress| (progress.began, progress.sent)),
+            None => Ok((self.start, self.shown.iter().map(|shown| shown.sent.load(Ordering::Relaxed)).sum())),
         }
     }
-    Ok(())
+
+    fn received(&self) -> Result<u64, Error> {
+        match self.sink {
+            Some(sink) => sink.arrived(self.phase).map(|arrived| arrived.packets),
+            None => Ok(self.shown.iter().map(|shown| shown.received.load(Ordering::Relaxed)).sum()),
+        }
+    }
+
+    /// Waits until the time of the sender is over, and notes what goes on.
+    fn follow(
+        &self,
+        schedule: &Schedule,
+        watch: &mut dyn FnMut(&Interval),
+        stop: &AtomicBool,
+        intervals: &mut Vec<Interval>,
+        ended: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        let (asked, duration) = (clock::now(), schedule.duration.as_nanos() as u64);
+        let step = MOMENTS[usize::from(schedule.duration > LONG)].as_nanos() as u64;
+        loop {
+            thread::sleep(LOOK);
+            let (began, sent) = self.sent()?;
+            let over = ended() || stop.load(Ordering::Relaxed);
+            if began == 0 {
+                if over {
+                    return Ok(());
+                }
+                if clock::now() - asked > START.as_nanos() as u64 {
+                    return Err(Error::Running("the kernel does not run the XDP sender".into()));
+                }
+                continue;
+            }
+            let at = clock::now().saturating_sub(began);
+            let interval = Interval { at, sent, received: self.received()? };
+            watch(&interval);
+            let over = over || (self.pool.is_some() && at >= duration);
+            if over || intervals.last().map_or(0, |last: &Interval| last.at) + step <= at {
+                intervals.push(interval);
+            }
+            if over {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until everything has arrived or nothing arrives any more.
+    fn settle(&self) -> Result<(), Error> {
+        let end = clock::now() + SETTLE.as_nanos() as u64;
+        let (_, sent) = self.sent()?;
+        let (mut received, mut changed) = (self.received()?, clock::now());
+        while received < sent && clock::now() < end.min(changed + QUIET.as_nanos() as u64) {
+            thread::sleep(LOOK);
+            let now = self.received()?;
+            if now != received {
+                (received, changed) = (now, clock::now());
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,13 +1,12 @@
 //! Plain UDP.
 
-use std::net::SocketAddr;
-
+use anytun_common::classify::Datagram;
 use anytun_common::generate::Slot;
-use anytun_common::stamp::Stamp;
-use anytun_common::wire::{checksum, ethernet};
+use anytun_common::stamp::{ANSWER, DATA, PROBE, Stamp};
+use anytun_common::wire::{checksum, ethernet, ipv4, ipv6, udp};
 
 use super::headers::{Ends, udp_checksum};
-use super::{Prepared, ethernet_header, payload};
+use super::{Arrival, Bad, Prepared, Side, ethernet_header, payload};
 use crate::error::Error;
 use crate::size::Sizes;
 
@@ -18,7 +17,17 @@ pub struct Plain {
     ends: Ends,
     flows: u16,
     prefix: Vec<u8>,
+    arrival: Arriving,
     sizes: Sizes,
+}
+
+/// How packets arrive at the sink.
+#[derive(Clone, Debug)]
+pub struct Arriving {
+    /// Their UDP destination port.
+    pub port: u16,
+    /// What is in front of the stamp.
+    pub prefix: Vec<u8>,
 }
 
 impl Plain {
@@ -27,7 +36,14 @@ impl Plain {
     /// # Errors
     ///
     /// [`Error::Usage`] when ends, flows, sizes and prefix do not fit each other.
-    pub fn new(macs: [[u8; 6]; 2], ends: Ends, flows: u16, prefix: Vec<u8>, sizes: Sizes) -> Result<Self, Error> {
+    pub fn new(
+        macs: [[u8; 6]; 2],
+        ends: Ends,
+        flows: u16,
+        prefix: Vec<u8>,
+        arrival: Arriving,
+        sizes: Sizes,
+    ) -> Result<Self, Error> {
         if ends.source.is_ipv4() != ends.destination.is_ipv4() {
             return Err(Error::usage("--source and --destination must be of one family, IPv4 or IPv6"));
         }
@@ -52,7 +68,7 @@ impl Plain {
             )));
         }
         let ethernet = ethernet_header(macs[0], macs[1], ends.is_v4());
-        Ok(Self { ethernet, ends, flows, prefix, sizes })
+        Ok(Self { ethernet, ends, flows, prefix, arrival, sizes })
     }
 
     /// How many flows there are.
@@ -77,9 +93,66 @@ impl Plain {
         ends
     }
 
-    /// Where the first flow comes from.
-    pub fn source(&self) -> SocketAddr {
-        self.ends.source
+    /// The lowest and the highest UDP destination port of what arrives at a side.
+    #[inline]
+    pub fn ports(&self, side: Side) -> [u16; 2] {
+        match side {
+            Side::Sink => [self.arrival.port; 2],
+            Side::Interface => [self.ends.source.port(), self.ends.source.port() + (self.flows - 1)],
+        }
+    }
+
+    /// Octets in front of the stamp of what arrives at a side.
+    pub fn prefix(&self, side: Side) -> usize {
+        match side {
+            Side::Sink => self.arrival.prefix.len(),
+            Side::Interface => self.prefix.len(),
+        }
+    }
+
+    /// Knows a packet again.
+    #[inline]
+    pub fn read(&self, side: Side, frame: &[u8], datagram: &Datagram) -> Result<Arrival, Bad> {
+        let data = frame.get(datagram.payload..datagram.payload + datagram.length).ok_or(Bad::Corrupt)?;
+        let prefix = if side == Side::Sink { &self.arrival.prefix } else { &self.prefix };
+        let data = data.strip_prefix(&prefix[..]).ok_or(Bad::Foreign)?;
+        // Without the magic number it is somebody else's.
+        if !matches!(data.first(), Some(&(DATA | PROBE | ANSWER))) {
+            return Err(Bad::Foreign);
+        }
+        let stamp = payload::read(data).filter(|stamp| stamp.flow < self.flows).ok_or(Bad::Corrupt)?;
+        // The relay must not have lost or added octets at the end.
+        let sent = self.sizes.at(stamp.sequence) - ethernet::HEADER - self.ends.length() - self.prefix.len();
+        if data.len() != sent && stamp.magic[0] != ANSWER {
+            return Err(Bad::Corrupt);
+        }
+        Ok(Arrival { stamp, outer: None })
+    }
+
+    /// Turns a packet that arrived around, with another stamp.
+    #[inline]
+    pub fn answer(&self, frame: &mut [u8], datagram: &Datagram, stamp: &Stamp) -> usize {
+        let end = datagram.payload + datagram.length;
+        let Some(frame) = frame.get_mut(..end) else { return 0 };
+        let (destination, rest) = frame.split_at_mut(ethernet::SOURCE);
+        destination.swap_with_slice(&mut rest[..ethernet::SOURCE]);
+        let (at, octets) = if datagram.v4 { (ipv4::SOURCE, 4) } else { (ipv6::SOURCE, 16) };
+        let (source, destination) = frame[datagram.network + at..][..2 * octets].split_at_mut(octets);
+        source.swap_with_slice(destination);
+        let ports = datagram.payload - udp::HEADER;
+        frame[ports..ports + 4].rotate_left(2);
+        // Of what the sum covers, only stamp and pattern change.
+        let check = ports + udp::CHECKSUM;
+        let from = datagram.payload + self.arrival.prefix.len();
+        let Some(data) = frame.get_mut(from..end) else { return 0 };
+        let old = checksum::fold(checksum::add(0, data));
+        let new = checksum::fold(payload::write(data, stamp));
+        let stored = u16::from_be_bytes([frame[check], frame[check + 1]]);
+        if stored != 0 {
+            let sum = u64::from(!stored) + u64::from(!old) + u64::from(new);
+            frame[check..check + 2].copy_from_slice(&udp_checksum(sum).to_be_bytes());
+        }
+        end
     }
 
     /// Writes the packet with this stamp into `frame`, and returns its length; 0 when `frame` is too short.
@@ -98,11 +171,11 @@ impl Plain {
         length
     }
 
-    /// The packet of a flow in a round, for a sender that fills in stamp and checksum.
-    pub fn prepare(&self, flow: u16, round: u32) -> Prepared {
-        let stamp = Stamp { flow, sequence: round, ..Stamp::default() };
+    /// The packet with this stamp, for a sender that fills in stamp and checksum.
+    pub fn prepare(&self, stamp: &Stamp) -> Prepared {
+        let flow = stamp.flow;
         let mut frame = vec![0; self.largest()];
-        let length = self.write(&mut frame, &stamp);
+        let length = self.write(&mut frame, stamp);
         frame.truncate(length);
         let ends = self.ends(flow);
         let stamp_at = ethernet::HEADER + ends.length() + self.prefix.len();
@@ -126,13 +199,13 @@ impl Plain {
 #[cfg(test)]
 mod tests {
     use anytun_common::classify::classify;
-    use anytun_common::stamp::DATA;
 
     use super::*;
 
     fn plain(source: &str, destination: &str, size: &str, prefix: &[u8]) -> Result<Plain, Error> {
         let ends = Ends { source: source.parse().unwrap(), destination: destination.parse().unwrap() };
-        Plain::new([[2; 6], [4; 6]], ends, 16, prefix.to_vec(), size.parse().unwrap())
+        let arrival = Arriving { port: 9000, prefix: prefix.to_vec() };
+        Plain::new([[2; 6], [4; 6]], ends, 16, prefix.to_vec(), arrival, size.parse().unwrap())
     }
 
     #[test]
@@ -159,12 +232,52 @@ mod tests {
         let stamp = Stamp { magic: [DATA, 1], flow: 3, sequence: 21, timestamp: 1 << 50 };
         let mut whole = [0; 2048];
         let length = plain.write(&mut whole, &stamp);
-        let Prepared { slot, mut frame } = plain.prepare(3, 21);
+        let Prepared { slot, mut frame } = plain.prepare(&stamp);
         let (at, check) = (usize::from(slot.stamp_at), usize::from(slot.check_at));
         frame[at..at + Stamp::OCTETS].copy_from_slice(&stamp.to_bytes());
         let sum = udp_checksum(checksum::add(u64::from(slot.sum), &stamp.to_bytes()));
         frame[check..check + 2].copy_from_slice(&sum.to_be_bytes());
         assert_eq!(frame, whole[..length]);
+    }
+
+    #[test]
+    fn an_answer_is_the_packet_turned_around() {
+        for (source, destination) in [("198.18.0.1:7000", "198.18.0.2:9000"), ("[fd00::1]:7000", "[fd00::2]:9000")] {
+            let plain = plain(source, destination, "101", b"1234").unwrap();
+            let stamp = Stamp { magic: [PROBE, 1], flow: 2, sequence: 9, timestamp: 77 };
+            let mut frame = [0; 2048];
+            let length = plain.write(&mut frame, &stamp);
+            let datagram = classify(&frame[..length]).unwrap();
+            assert_eq!(plain.read(Side::Sink, &frame[..length], &datagram).unwrap().stamp, stamp);
+            let answer = Stamp { magic: [ANSWER, 1], ..stamp };
+            assert_eq!(plain.answer(&mut frame, &datagram, &answer), length);
+            let back = classify(&frame[..length]).unwrap();
+            assert_eq!((back.source, back.destination), (datagram.destination, datagram.source));
+            assert_eq!((back.source_port, back.destination_port), (9000, 7002));
+            assert_eq!((&frame[..6], &frame[6..12]), (&[4; 6][..], &[2; 6][..]));
+            assert_eq!(plain.read(Side::Interface, &frame[..length], &back).unwrap().stamp, answer);
+            let sum = plain.ends(2).sum(back.length) + checksum::add(0, &frame[back.payload - 2..length]);
+            assert_eq!(checksum::fold(sum), 0xffff);
+        }
+    }
+
+    #[test]
+    fn what_was_changed_is_corrupt_and_what_is_not_ours_foreign() {
+        let plain = plain("198.18.0.1:7000", "198.18.0.2:9000", "64", b"").unwrap();
+        let mut frame = [0; 64];
+        plain.write(&mut frame, &Stamp { magic: [DATA, 1], flow: 2, sequence: 9, timestamp: 77 });
+        let datagram = classify(&frame[..]).unwrap();
+        let read = |change: fn(&mut [u8])| {
+            let mut frame = frame;
+            change(&mut frame[datagram.payload..]);
+            plain.read(Side::Sink, &frame, &datagram).map(|arrival| arrival.stamp.sequence)
+        };
+        assert_eq!(read(|_| {}), Ok(9));
+        assert_eq!(read(|data| data[7] ^= 1), Err(Bad::Corrupt));
+        assert_eq!(read(|data| data[21] ^= 0x80), Err(Bad::Corrupt));
+        assert_eq!(read(|data| data[0] = 0), Err(Bad::Foreign));
+        let cut = Datagram { length: datagram.length - 1, ..datagram };
+        assert_eq!(plain.read(Side::Sink, &frame, &cut), Err(Bad::Corrupt));
     }
 
     #[test]

@@ -203,18 +203,22 @@ fn sink(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn arrive(ctx: &XdpContext) -> Option<u32> {
-    let ifindex = ctx.ingress_ifindex() as u64;
-    let mut index = 0;
-    let mut rule = RULES.get(0)?;
-    if rule.ifindex != ifindex {
-        index = 1;
-        rule = RULES.get(1)?;
-        if rule.ifindex != ifindex {
-            return None;
+    let frame = Frame(ctx);
+    for index in 0..INTERFACES {
+        let rule = RULES.get(index)?;
+        if rule.ifindex == ctx.ingress_ifindex() as u64
+            && let Some(payload) = payload(&frame, rule)
+        {
+            return take(ctx, rule, index, payload);
         }
     }
+    None
+}
+
+/// Does with a packet what its rule says.
+#[inline(always)]
+fn take(ctx: &XdpContext, rule: &Rule, index: u32, payload: usize) -> Option<u32> {
     let frame = Frame(ctx);
-    let payload = payload(&frame, rule)?;
     if rule.count == 0 {
         let queue = ctx.rx_queue_index();
         if queue >= QUEUES_PER_INTERFACE {
