@@ -1,6 +1,7 @@
 //! A subject on a topology of its own, and one measurement of it. While others are measured it costs nothing: it has no
 //! packets.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,8 @@ pub(crate) struct Contestant {
     pub(crate) traffic: Traffic,
     topology: Topology,
     directory: PathBuf,
+    /// A node refuses the sequence numbers that it has seen.
+    next_sequence: Cell<u32>,
 }
 
 /// One run.
@@ -52,7 +55,7 @@ impl Contestant {
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let topology = Topology::new(subject.shape().queues())?;
         let (relay, traffic) = Relay::start(subject, &topology, &directory, programs)?;
-        Ok(Self { subject, relay, traffic, topology, directory })
+        Ok(Self { subject, relay, traffic, topology, directory, next_sequence: Cell::new(0) })
     }
 
     /// Starts the subject anew, so that what one process was lucky with, such as its place in memory, does not stay.
@@ -68,7 +71,8 @@ impl Contestant {
         let mut repeats = 0;
         loop {
             let (before, links) = (self.clocks()?, self.links()?);
-            let outcome = generator.run(&self.topology, &self.traffic, size, load)?;
+            let outcome = generator.run(&self.topology, &self.traffic, size, load, self.next_sequence.get())?;
+            self.next_sequence.set(outcome.last_sequence.map_or(0, |last| last.wrapping_add(1)));
             let (links, after) = (self.links()?.since(&links), self.clocks()?);
             let disturbed = after.foreign_since(&before) > FOREIGN + TICKS / after.seconds_since(&before);
             if disturbed && repeats < REPEATS {

@@ -10,8 +10,10 @@ use anytun_tests::stop::Stop;
 use serde::Deserialize;
 
 use crate::topology::{GENERATOR_CPU, Topology};
-use crate::traffic::{Size, Traffic};
+use crate::traffic::{Size, Traffic, What};
 
+/// Packets a second that are prepared for a run with all that can be sent.
+const MOST: u64 = 5_000_000;
 /// How much longer than its traffic a run may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,6 +69,9 @@ pub(crate) struct Outcome {
     #[serde(default)]
     pub(crate) corrupt: u64,
     pub(crate) round_trip_us: Option<RoundTrip>,
+    /// The last sequence number of the clients of a tunnel.
+    #[serde(default)]
+    pub(crate) last_sequence: Option<u32>,
 }
 
 /// Round trips in microseconds.
@@ -94,15 +99,25 @@ pub(crate) struct Generator {
 }
 
 impl Generator {
-    /// Sends traffic through a topology and says what came out.
-    pub(crate) fn run(&self, topology: &Topology, traffic: &Traffic, size: Size, load: &Load) -> Result<Outcome> {
+    /// Sends traffic through a topology and says what came out. Tunnels continue with a sequence number.
+    pub(crate) fn run(
+        &self,
+        topology: &Topology,
+        traffic: &Traffic,
+        size: Size,
+        load: &Load,
+        first_sequence: u32,
+    ) -> Result<Outcome> {
         let result = self.directory.join("run.json");
         let log = self.directory.join("anytun-gen.log");
         for file in [&result, &log] {
             // Of the run before, if there was one.
             let _ = fs::remove_file(file);
         }
-        let arguments = self.arguments(topology, traffic, size, load);
+        let mut arguments = self.arguments(topology, traffic, size, load);
+        if matches!(traffic.what, What::Tunnel { .. }) {
+            arguments.extend(["--first-sequence".to_owned(), first_sequence.to_string()]);
+        }
         let mut process = Process::start("anytun-gen", &topology.generator, &self.program, &arguments, &log)?;
         let deadline = Instant::now() + load.time + load.warm_up + PATIENCE;
         let status = loop {
@@ -137,7 +152,8 @@ impl Generator {
         words.extend(traffic.arguments(topology, size));
         let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
         option("--cpu", GENERATOR_CPU.to_string());
-        option("--duration", format!("{}ms", load.time.as_millis()));
+        let longest = traffic.longest(size, load.rate.unwrap_or(MOST)).saturating_sub(load.warm_up);
+        option("--duration", format!("{}ms", load.time.min(longest).as_millis().max(1)));
         option("--warm-up", format!("{}ms", load.warm_up.as_millis()));
         option("--json", self.directory.join("run.json").display().to_string());
         match load.round_trips {

@@ -105,39 +105,41 @@ fn plain(destination: SocketAddrV4, flows: u16) -> What {
 
 fn node(crypto: Crypto, shape: Shape, topology: &Topology, directory: &Path, program: &Path) -> Result<(Relay, What)> {
     let interfaces: &[&str] = if shape == Shape::OneInterface { &["link0"] } else { &["link0", "link1"] };
-    let config = config(interfaces, 1, crypto);
+    let config = config(interfaces, crypto);
     let node = Node::start(program, &topology.relay, directory, &config)?;
-    Ok((Relay::Node(node), What::Tunnel(directory.join("node.toml"))))
+    Ok((Relay::Node(node), What::Tunnel { config: directory.join("node.toml"), sealed: crypto == Crypto::Default }))
 }
 
 /// Daemons know nothing of the node's configuration, but the generator does.
 fn daemon(kind: Kind, namespace: &Namespace, directory: &Path) -> Result<(Relay, What)> {
-    let services = match kind {
-        Kind::Anytun => 1,
-        Kind::Uanytun => 2,
-    };
-    let config = config(&["link0", "link1"], services, Crypto::Default);
+    let config = config(&["link0", "link1"], Crypto::Default);
     let file = node::write_config(directory, &config.toml(directory))?;
-    let served = |client: &Client| {
-        let service = config.services.iter().find(|service| service.name == client.service);
-        Ok(Served {
-            service: service.context("a client without a service")?.address,
-            mux: client.mux,
-            inner: client.addresses[0],
-            passphrase: passphrase(client.mux),
-        })
+    let served = |(index, client): (u16, &Client)| Served {
+        service: SocketAddr::from((SERVICE, SERVICE_PORT + index)),
+        mux: client.mux,
+        inner: client.addresses[0],
+        passphrase: passphrase(client.mux),
     };
-    let clients = config.clients.iter().map(served).collect::<Result<Vec<_>>>()?;
-    Ok((Relay::Server(Server::start(kind, namespace, directory, &clients)?), What::Tunnel(file)))
+    let clients: Vec<_> = (0..).zip(&config.clients).map(served).collect();
+    if kind == Kind::Uanytun {
+        // Each client needs a daemon with a port of its own; both think that they talk to the first one's. No connection
+        // is tracked: that is some 1 % of what the daemons cost.
+        let (first, second) = (SERVICE_PORT, SERVICE_PORT + 1);
+        let rules = format!(
+            "chain in {{ type filter hook prerouting priority raw; iifname link1 udp dport {first} udp dport set {second}; }}\n\
+             chain out {{ type filter hook output priority raw; oifname link1 udp sport {second} udp sport set {first}; }}"
+        );
+        nft(namespace, &rules)?;
+    }
+    let server = Server::start(kind, namespace, directory, &clients)?;
+    Ok((Relay::Server(server), What::Tunnel { config: file, sealed: true }))
 }
 
-/// A node with two clients, each at the service of its number, or both at the first.
-fn config(interfaces: &[&str], services: u16, crypto: Crypto) -> Config {
-    let name = |service: u16| format!("service-{service}");
-    let service = |number| Service::new(&name(number), SocketAddr::from((SERVICE, SERVICE_PORT + number)));
+/// A node with two clients at one service.
+fn config(interfaces: &[&str], crypto: Crypto) -> Config {
     let client = |mux: u16| Client {
         name: format!("client-{mux}"),
-        service: name((mux - 1).min(services - 1)),
+        service: "service".to_owned(),
         mux,
         addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 9, 0, 10 + mux as u8))],
         crypto: crypto::Crypto::passphrase(&passphrase(mux)).with(crypto.suite()),
@@ -145,7 +147,7 @@ fn config(interfaces: &[&str], services: u16, crypto: Crypto) -> Config {
     Config {
         name: "bench".to_owned(),
         metrics: None,
-        services: (0..services).map(service).collect(),
+        services: vec![Service::new("service", SocketAddr::from((SERVICE, SERVICE_PORT)))],
         clients: vec![client(1), client(2)],
         ..Config::new(interfaces)
     }
@@ -170,17 +172,21 @@ fn reflector(shape: Shape, in_kernel: bool, topology: &Topology, directory: &Pat
 
 fn nft_nat(namespace: &Namespace) -> Result<Relay> {
     let rules = format!(
-        "flush ruleset\n\
-         table ip bench {{\n\
-         chain in {{ type nat hook prerouting priority dstnat; iifname link0 udp dport {PORT} dnat to {SINK_SOCKET}; }}\n\
-         chain out {{ type nat hook postrouting priority srcnat; oifname link1 snat to {RELAY_OUT}; }}\n\
-         }}\n"
+        "chain in {{ type nat hook prerouting priority dstnat; iifname link0 udp dport {PORT} dnat to {SINK_SOCKET}; }}\n\
+         chain out {{ type nat hook postrouting priority srcnat; oifname link1 snat to {RELAY_OUT}; }}"
     );
+    nft(namespace, &rules)?;
+    Ok(Relay::Kernel)
+}
+
+/// Replaces all rules of a namespace by these chains.
+fn nft(namespace: &Namespace, chains: &str) -> Result<()> {
+    let rules = format!("flush ruleset\ntable ip bench {{\n{chains}\n}}\n");
     let mut nft = namespace.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().context("cannot run nft")?;
     nft.stdin.take().context("nft has no stdin")?.write_all(rules.as_bytes())?;
     let status = nft.wait()?;
     ensure!(status.success(), "nft refuses the rules: {status}");
-    Ok(Relay::Kernel)
+    Ok(())
 }
 
 fn nginx(namespace: &Namespace, directory: &Path) -> Result<Relay> {

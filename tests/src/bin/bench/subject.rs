@@ -95,7 +95,7 @@ impl Subject {
         }
     }
 
-    /// The programs it takes, apart from those of this workspace, and the package that has each.
+    /// The programs it takes, apart from those of this workspace.
     pub(crate) const fn needs(self) -> &'static [&'static str] {
         match self {
             Subject::NftNat => &["nft"],
@@ -103,7 +103,7 @@ impl Subject {
             Subject::Socat => &["socat"],
             Subject::Coturn => &["turnserver"],
             Subject::Daemon(Kind::Anytun) => &["anytun", "anytun-config", "anytun-controld"],
-            Subject::Daemon(Kind::Uanytun) => &["uanytun"],
+            Subject::Daemon(Kind::Uanytun) => &["uanytun", "nft"],
             _ => &[],
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -13,6 +14,9 @@ use crate::topology::{SINK, SOURCE, Topology};
 pub(crate) const SOURCE_PORT: u16 = 7000;
 /// The port that plain packets go to, at the relay and at the sink.
 pub(crate) const PORT: u16 = 9000;
+
+/// Octets for prepared packets.
+const MEMORY: u64 = 1 << 30;
 
 /// Octets of an Ethernet frame without FCS.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -75,8 +79,13 @@ pub(crate) enum What {
         /// What stands before the payload; a function of the frame's octets.
         prefix: Option<fn(u16) -> Vec<u8>>,
     },
-    /// From the first client of a node's configuration to the second.
-    Tunnel(PathBuf),
+    /// From the first client to the second.
+    Tunnel {
+        /// The configuration of the node.
+        config: PathBuf,
+        /// Whether packets are sealed, and so must be made before they can be sent fast.
+        sealed: bool,
+    },
 }
 
 impl Traffic {
@@ -86,7 +95,6 @@ impl Traffic {
         let mut words = vec![("--interface", "gen0".to_owned()), ("--gateway-mac", macs.link0.clone())];
         if !self.one_interface {
             words.push(("--sink", "sink0".to_owned()));
-            words.push(("--sink-gateway-mac", macs.link1.clone()));
         }
         words.push(("--source", SocketAddrV4::new(SOURCE, SOURCE_PORT).to_string()));
         let mut shown = size;
@@ -105,15 +113,33 @@ impl Traffic {
                     shown = Size::Octets(octets + prefix.len() as u16);
                 }
             }
-            What::Tunnel(config) => {
+            What::Tunnel { config, .. } => {
                 words.push(("--config", config.display().to_string()));
-                if !self.one_interface {
-                    words.push(("--sink-source", SocketAddrV4::new(SINK, SOURCE_PORT).to_string()));
-                }
+                // Behind one interface the second client is told from the first by its port.
+                let (address, port, mac) = match self.one_interface {
+                    true => (SOURCE, SOURCE_PORT + 1, &macs.link0),
+                    false => (SINK, SOURCE_PORT, &macs.link1),
+                };
+                words.push(("--sink-source", SocketAddrV4::new(address, port).to_string()));
+                words.push(("--sink-gateway-mac", mac.clone()));
             }
         }
         words.push(("--size", shown.to_string()));
         words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    }
+
+    /// The longest run at a rate. The generator prepares sealed packets before it sends them fast, and its memory is that
+    /// of a small machine: a slot for a packet is a power of two.
+    pub(crate) fn longest(&self, size: Size, rate: u64) -> Duration {
+        let slot: u64 = match size {
+            Size::Octets(..=128) => 256,
+            Size::Octets(..=900) => 1024,
+            _ => 2048,
+        };
+        match self.what {
+            What::Tunnel { sealed: true, .. } => Duration::from_millis(MEMORY / slot * 1000 / rate.max(1)),
+            _ => Duration::MAX,
+        }
     }
 
     /// Why frames of this size cannot be sent, if so.
