@@ -19,8 +19,6 @@ pub(crate) const LOSSLESS: f64 = 0.001;
 pub(crate) const OVERLOAD: u64 = 8;
 /// The highest rate that is tried.
 const HIGHEST_RATE: u64 = 12_000_000;
-/// The rates of a search for the lossless one: down to this part of the peak.
-const LOWEST_PART: f64 = 1.0 / 64.0;
 /// A generator that sends less than this part of what it was asked for is at its limit, and so is the peak if as much of
 /// that comes out.
 const GENERATOR_LIMIT: f64 = 0.9;
@@ -171,13 +169,13 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Halves the distance, on a logarithmic scale, to the highest rate of which nothing is lost.
+    /// Halves the distance to the highest rate of which nothing is lost.
     fn lossless(&mut self, contestant: &Contestant, size: Size, peak: f64, samples: &mut Samples) -> Result<()> {
-        let (mut low, mut high) = (LOWEST_PART.ln(), 0.0);
+        let (mut low, mut high) = (0.0, 1.0);
         let (mut best, mut past_ring) = (0.0, 0.0f64);
         for _ in 0..self.plan.search_steps {
             let middle = f64::midpoint(low, high);
-            let rate = (peak * middle.exp()) as u64;
+            let rate = (peak * middle) as u64;
             let seen = self.observe(contestant, size, &self.plan.step(rate), samples)?;
             let loss = seen.outcome.loss();
             if loss - seen.ring_loss <= LOSSLESS {
