@@ -257,13 +257,18 @@ impl Lane {
             }
             total += count;
             let now = clock::now();
+            let side = match (self.sink, port) {
+                (0, _) => None,
+                (_, 0) => Some(Side::Interface),
+                _ => Some(Side::Sink),
+            };
             for mut frame in self.frames.drain(..) {
                 let Ok(datagram) = classify(self.io.packet(&frame)) else {
                     tally.foreign += 1;
                     self.io.recycle(frame);
                     continue;
                 };
-                let arrival = job.traffic.read(self.io.buffer(&mut frame), &datagram);
+                let arrival = job.traffic.read(side, self.io.buffer(&mut frame), &datagram);
                 let probe = tally.note(tracks, arrival, job.expected, now);
                 let Some(stamp) = probe else {
                     self.io.recycle(frame);

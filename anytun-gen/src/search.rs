@@ -138,7 +138,7 @@ mod tests {
             0.001,
             |rate| {
                 tries += 1;
-                if tries <= 9 { first(rate) } else { later(rate) }
+                if tries <= 8 { first(rate) } else { later(rate) }
             },
             |_| {},
         )

@@ -417,6 +417,8 @@ impl Look<'_> {
         let step = MOMENTS[usize::from(schedule.duration > LONG)].as_nanos() as u64;
         loop {
             thread::sleep(LOOK);
+            // First, so that no moment has more packets received than sent.
+            let received = self.received()?;
             let (began, sent) = self.sent()?;
             let over = ended() || stop.load(Ordering::Relaxed);
             if began == 0 {
@@ -429,7 +431,7 @@ impl Look<'_> {
                 continue;
             }
             let at = clock::now().saturating_sub(began);
-            let interval = Interval { at, sent, received: self.received()? };
+            let interval = Interval { at, sent, received };
             watch(&interval);
             let over = over || (self.pool.is_some() && at >= duration);
             if over || intervals.last().map_or(0, |last: &Interval| last.at) + step <= at {

@@ -66,7 +66,7 @@ fn counts(line: &str) -> [Option<u64>; 2] {
 
 impl Frames {
     /// Reads a pcap file (draft-ietf-opsawg-pcap) of Ethernet frames in the byte order of this host.
-    fn read(file: &Path) -> Result<Self> {
+    pub fn read(file: &Path) -> Result<Self> {
         const MAGIC: u32 = 0xa1b2_c3d4;
         const FILE_HEADER: usize = 24;
         const RECORD_HEADER: usize = 16;
@@ -84,6 +84,14 @@ impl Frames {
             at = start + length as usize;
         }
         Ok(Self(frames))
+    }
+
+    /// The UDP datagrams: source port and payload.
+    pub fn datagrams(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        self.0.iter().filter_map(|frame| {
+            let datagram = classify(frame.as_slice()).ok()?;
+            Some((datagram.source_port, frame.get(datagram.payload..datagram.payload + datagram.length)?))
+        })
     }
 
     /// The SATP headers of the UDP datagrams from an address and port.

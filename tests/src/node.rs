@@ -17,9 +17,19 @@ use crate::wait::{PATIENCE, until};
 
 /// Where the program is: `ANYTUN_XDP`, or beside the running executable, release before debug.
 pub fn program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("ANYTUN_XDP") {
+    built("anytun-xdp", "ANYTUN_XDP")
+}
+
+/// Where the generator is: `ANYTUN_GEN`, or beside the running executable, release before debug.
+pub fn generator() -> Result<PathBuf> {
+    built("anytun-gen", "ANYTUN_GEN")
+}
+
+/// A program of the workspace, which an environment variable may name.
+fn built(name: &str, variable: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
         let path = fs::canonicalize(&path)
-            .with_context(|| format!("ANYTUN_XDP names {}, which is not there", path.display()))?;
+            .with_context(|| format!("{variable} names {}, which is not there", path.display()))?;
         return Ok(path);
     }
     let executable = std::env::current_exe().context("cannot tell where this program is")?;
@@ -27,11 +37,11 @@ pub fn program() -> Result<PathBuf> {
         .ancestors()
         .skip(1)
         .take(3)
-        .flat_map(|dir| [dir.join("anytun-xdp"), dir.join("release/anytun-xdp"), dir.join("debug/anytun-xdp")]);
+        .flat_map(|dir| ["", "release", "debug"].map(|profile| dir.join(profile).join(name)));
     candidates
         .into_iter()
         .find(|path| path.is_file())
-        .context("anytun-xdp is not built: `cargo build --release -p anytun-xdp`, or name it in ANYTUN_XDP")
+        .with_context(|| format!("{name} is not built: `cargo build --release -p {name}`, or name it in {variable}"))
 }
 
 /// A node: a directory with its configuration, state, control socket and log, and the process while it runs.

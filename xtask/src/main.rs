@@ -31,9 +31,9 @@ enum Task {
     /// that asks for no password, on Debian and its derivatives. Elsewhere it prints the commands and fails. With
     /// nothing missing it changes nothing. The other tasks do this first.
     Setup,
-    /// Build the node: `anytun-xdp`, with its XDP program in it.
+    /// Build the node and the generator: `anytun-xdp` and `anytun-gen`, with their XDP programs in them.
     Build {
-        /// Build optimised: target/release/anytun-xdp.
+        /// Build optimised, into target/release.
         #[arg(long)]
         release: bool,
     },
@@ -97,7 +97,9 @@ fn run(task: Task) -> Result<()> {
     setup::setup(matches!(task, Task::Setup))?;
     match task {
         Task::Setup => Ok(()),
-        Task::Build { release } => workspace::build_node(release).map(drop),
+        Task::Build { release } => {
+            workspace::build_node(release).and_then(|_| workspace::build_generator(release)).map(drop)
+        }
         Task::Run(Run { duration, arguments }) if arguments.is_empty() => workspace::demonstrate(duration.as_deref()),
         Task::Run(Run { arguments, .. }) => workspace::run_node(&arguments),
         Task::Test(Test { soak: true, .. }) => workspace::soak(),

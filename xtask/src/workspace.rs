@@ -13,6 +13,12 @@ use crate::privilege;
 /// The environment variable in which the end-to-end tests find the node.
 const NODE: &str = "ANYTUN_XDP";
 
+/// The environment variable in which the end-to-end tests find the generator.
+const GENERATOR: &str = "ANYTUN_GEN";
+
+/// The package of the generator.
+const GENERATOR_PACKAGE: &str = "anytun-gen";
+
 /// The environment variable that makes the end-to-end tests run the soak test and no other.
 const SOAK: &str = "ANYTUN_SOAK";
 
@@ -24,11 +30,21 @@ const AS_ROOT: &str = "`sudo -E env PATH=\"$PATH\" cargo xtask test`";
 
 /// Builds the node, and returns its path.
 pub(crate) fn build_node(release: bool) -> Result<PathBuf> {
+    build("anytun-xdp", release)
+}
+
+/// Builds the generator, and returns its path.
+pub(crate) fn build_generator(release: bool) -> Result<PathBuf> {
+    build(GENERATOR_PACKAGE, release)
+}
+
+/// Builds the program of a package that has the same name, and returns its path.
+fn build(package: &str, release: bool) -> Result<PathBuf> {
     let mut cargo = cargo("build");
-    cargo.args(["--package", "anytun-xdp", "--bin", "anytun-xdp"]);
+    cargo.args(["--package", package, "--bin", package]);
     cargo.args(release.then_some("--release"));
     succeed(&mut cargo)?;
-    Ok(profile_dir(if release { "release" } else { "debug" })?.join("anytun-xdp"))
+    Ok(profile_dir(if release { "release" } else { "debug" })?.join(package))
 }
 
 /// Runs the demonstration in place of this process.
@@ -63,9 +79,9 @@ pub(crate) fn test(filters: &[OsString]) -> Result<()> {
     if !privilege::is_root() {
         println!("xtask: not root, so what needs it is skipped and named; {AS_ROOT} runs it");
     }
-    let node = build_node(true)?;
+    let (node, generator) = (build_node(true)?, build_generator(true)?);
     succeed(cargo("test").args(["--workspace", "--exclude", END_TO_END, "--"]).args(filters))?;
-    become_program(end_to_end(node).arg("--").args(filters))
+    become_program(end_to_end(node).env(GENERATOR, generator).arg("--").args(filters))
 }
 
 /// Runs the soak test in place of this process.

@@ -116,19 +116,16 @@ impl Traffic {
         }
     }
 
-    /// Knows a packet again that arrived.
+    /// Knows a packet again that arrived at `side`; where one interface is both, the port tells.
     #[inline]
-    pub fn read(&self, frame: &mut [u8], datagram: &Datagram) -> Result<Arrival, Bad> {
+    pub fn read(&self, side: Option<Side>, frame: &mut [u8], datagram: &Datagram) -> Result<Arrival, Bad> {
         let port = datagram.destination_port;
-        let is = |side| {
-            let [low, high] = self.ports(side);
+        let is = |side: &Side| {
+            let [low, high] = self.ports(*side);
             (low..=high).contains(&port)
         };
-        let side = match (is(Side::Sink), is(Side::Interface)) {
-            (true, _) => Side::Sink,
-            (false, true) => Side::Interface,
-            (false, false) => return Err(Bad::Foreign),
-        };
+        let mut sides = [Side::Sink, Side::Interface].into_iter().filter(|one| side.is_none_or(|side| side == *one));
+        let side = sides.find(is).ok_or(Bad::Foreign)?;
         match self {
             Self::Plain(plain) => plain.read(side, frame, datagram),
             Self::Satp(satp) => satp.read(side, frame, datagram),

@@ -15,6 +15,7 @@ mod demo;
 mod direct;
 mod drops;
 mod endpoint;
+mod generator;
 mod idle;
 mod ledger;
 mod matrix;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         reload::cases(),
         secrets::cases(),
         demo::cases(),
+        generator::cases(),
     ];
     let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();
     let unprivileged = obstacle() == Some(Obstacle::NotRoot);

@@ -19,7 +19,7 @@ fn config(crypto: &str) -> Config {
              passphrase = \"of client {number}\"\n{crypto}"
         );
     }
-    config::parse(Path::new("node.toml"), &toml).unwrap()
+    config::parse(&toml, Path::new("node.toml")).unwrap()
 }
 
 fn link(name: &str, mtu: u32) -> Link {

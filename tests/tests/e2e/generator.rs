@@ -1,0 +1,270 @@
+//! The generator and sink, `anytun-gen`: what it sends arrives, what it receives it knows again.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use anytun_tests::capture::{Frames, ensure_unique};
+use anytun_tests::config::{Client, Config, Service};
+use anytun_tests::crypto::{Crypto, combinations};
+use anytun_tests::forge::Outlet;
+use anytun_tests::lab::PORT;
+use anytun_tests::namespace::Namespace;
+use anytun_tests::node::{self, Node, Outcome};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Case, case};
+
+/// Clients of the node: two pairs.
+const CLIENTS: u16 = 4;
+/// Where the service is.
+const SERVICE: &str = "192.0.2.53";
+/// The outer address of the sending clients.
+const SOURCE: &str = "198.18.0.1";
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case("generator/plain", plain),
+        case("generator/round-trip", round_trip),
+        case("generator/search", search),
+        case("generator/satp", satp),
+        case("generator/pcap", pcap),
+        case("generator/refusals", refusals),
+    ]
+}
+
+/// A namespace with both interfaces of the generator, and one for whatever is between them.
+struct Bench {
+    generator: Namespace,
+    relay: Namespace,
+    directory: TempDir,
+}
+
+impl Bench {
+    /// Two interfaces with nothing between.
+    fn direct() -> Result<Self> {
+        let bench = Self::empty()?;
+        bench.generator.ip("link add gen0 type veth peer name sink0")?;
+        bench.generator.ip(&format!("addr add {SOURCE}/24 dev gen0"))?;
+        bench.up(&bench.generator, &["gen0", "sink0"])?;
+        Ok(bench)
+    }
+
+    /// Two interfaces with a relay between, which has the address of the service.
+    fn relayed() -> Result<Self> {
+        let bench = Self::empty()?;
+        let Self { generator, relay, .. } = &bench;
+        for (here, there, network) in [("gen0", "link0", "198.18.0"), ("sink0", "link1", "198.19.0")] {
+            generator.ip(&format!("link add {here} type veth peer name {there} netns {}", relay.name()))?;
+            generator.ip(&format!("addr add {network}.1/24 dev {here}"))?;
+            relay.ip(&format!("addr add {network}.2/24 dev {there}"))?;
+        }
+        relay.ip(&format!("addr add {SERVICE}/32 dev lo"))?;
+        bench.up(generator, &["gen0", "sink0"])?;
+        bench.up(relay, &["link0", "link1"])?;
+        generator.ip(&format!("route add {SERVICE}/32 via 198.18.0.2"))?;
+        Ok(bench)
+    }
+
+    fn empty() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("anytun-lab-").tempdir().context("cannot make a directory")?;
+        Ok(Self { generator: Namespace::new("generator")?, relay: Namespace::new("relay")?, directory })
+    }
+
+    fn up(&self, namespace: &Namespace, links: &[&str]) -> Result<()> {
+        links.iter().try_for_each(|link| namespace.ip(&format!("link set {link} up")).map(drop))
+    }
+
+    /// Starts a node for the clients, all with the same crypto.
+    fn node(&self, crypto: &dyn Fn(u16) -> Crypto) -> Result<Node> {
+        let service = Service::new("anycast", (SERVICE.parse::<IpAddr>()?, PORT).into());
+        let clients = (0..CLIENTS).map(|number| Client {
+            name: format!("client{number}"),
+            service: "anycast".to_owned(),
+            mux: number,
+            addresses: vec![IpAddr::from([10, 20, 0, number as u8])],
+            crypto: crypto(number),
+        });
+        let config = Config { services: vec![service], clients: clients.collect(), ..Config::new(&["link0", "link1"]) };
+        Node::start(&node::program()?, &self.relay, self.directory.path(), &config)
+    }
+
+    /// Runs the generator with the words of `arguments`.
+    fn generate(&self, arguments: &str) -> Result<Outcome> {
+        let program = node::generator()?;
+        let program = program.to_string_lossy();
+        let line: Vec<&str> = [&*program].into_iter().chain(arguments.split_whitespace()).collect();
+        node::run_to_end(&self.generator, self.directory.path(), &line)
+    }
+
+    /// Runs a measurement that must end well, and returns its result.
+    fn measure(&self, arguments: &str) -> Result<Value> {
+        let file = self.directory.path().join("result.json");
+        let outcome =
+            self.generate(&format!("run --interface gen0 --sink sink0 --json {} {arguments}", file.display()))?;
+        ensure!(outcome.code == Some(0), "{arguments}: {outcome:?}");
+        let json = fs::read(&file).with_context(|| format!("no result of {arguments}"))?;
+        serde_json::from_slice(&json).context("the result is no JSON")
+    }
+
+    /// Plain UDP straight from one interface to the other.
+    fn measure_direct(&self, arguments: &str) -> Result<Value> {
+        let mac = mac(&self.generator, "sink0")?;
+        self.measure(&format!("--source {SOURCE}:7000 --destination 198.18.0.2:9000 --gateway-mac {mac} {arguments}"))
+    }
+
+    /// What the options for the clients of the node are.
+    fn clients(&self) -> Result<String> {
+        let config = self.directory.path().join("node.toml");
+        let mac = mac(&self.relay, "link1")?;
+        Ok(format!(
+            "--config {} --source {SOURCE}:7000 --sink-source 198.19.0.1:7000 --sink-gateway-mac {mac}",
+            config.display()
+        ))
+    }
+}
+
+/// A number of a result.
+fn number(result: &Value, name: &str) -> Result<u64> {
+    result[name].as_u64().with_context(|| format!("the result has no {name}: {result}"))
+}
+
+/// Fails unless all that was sent arrived, once, as it was sent.
+fn ensure_clean(result: &Value, least: u64) -> Result<()> {
+    let sent = number(result, "sent")?;
+    ensure!(sent >= least, "{sent} packets were sent, not {least}: {result}");
+    ensure!(number(result, "received")? == sent, "{result}");
+    for name in ["lost", "duplicated", "reordered", "corrupt", "foreign"] {
+        ensure!(number(result, name)? == 0, "{name}: {result}");
+    }
+    Ok(())
+}
+
+fn mac(namespace: &Namespace, link: &str) -> Result<String> {
+    let shown: Value = serde_json::from_str(&namespace.run(&format!("ip -json link show dev {link}"))?)?;
+    shown[0]["address"].as_str().map(str::to_owned).with_context(|| format!("{link} has no address: {shown}"))
+}
+
+/// Every engine with every sink, all sizes of the mix.
+fn plain() -> Result<()> {
+    let bench = Bench::direct()?;
+    for engine in ["xsk", "xdp"] {
+        for sink in ["xsk", "xdp"] {
+            let result = bench
+                .measure_direct(&format!("--engine {engine} --sink-engine {sink} --rate 10k --duration 1s --size imix"))
+                .context(format!("{engine} to {sink}"))?;
+            ensure_clean(&result, 1_000).context(format!("{engine} to {sink}"))?;
+            ensure!(
+                result["latency_us"].is_object() == (sink == "xsk"),
+                "latency needs the time in each packet: {result}"
+            );
+        }
+    }
+    // A ramp sends as many as its mean, as far as the machine lets it.
+    let result = bench.measure_direct("--ramp 2k:6k --duration 1s")?;
+    ensure_clean(&result, 500)?;
+    ensure!(number(&result, "sent")? + number(&result, "skipped")? <= 4_001, "{result}");
+    let result =
+        bench.measure_direct("--prefix 40000016 --arrive-prefix 40000016 --rate 2k --duration 500ms --size 100")?;
+    ensure_clean(&result, 100)
+}
+
+/// Probes alone, and among other packets, are answered.
+fn round_trip() -> Result<()> {
+    let bench = Bench::direct()?;
+    let result = bench.measure_direct("--round-trip --probes 500 --duration 1s")?;
+    ensure_clean(&result, 50)?;
+    ensure!(result["round_trip_us"]["count"] == result["sent"], "{result}");
+    let result = bench.measure_direct("--round-trip --rate 10k --duration 1s")?;
+    ensure_clean(&result, 1_000)?;
+    let (answers, sent) = (result["round_trip_us"]["count"].as_u64(), number(&result, "sent")?);
+    ensure!(answers.is_some_and(|count| count > 0 && count < sent / 2), "{result}");
+    Ok(())
+}
+
+/// A search ends with what a way without a bottleneck carries: the highest rate that it may try.
+fn search() -> Result<()> {
+    let result = Bench::direct()?.measure_direct("--search --rate 5k --duration 300ms")?;
+    let steps = result["search"]["steps"].as_array().context("no steps")?;
+    ensure!(steps.len() >= 2, "a step and its confirmation: {result}");
+    ensure!(result["search"]["lossless_pps"].as_f64().is_some_and(|rate| rate > 0.0 && rate < 5_500.0), "{result}");
+    Ok(())
+}
+
+/// Clients of a node reach each other, with either engine, default crypto and none.
+fn satp() -> Result<()> {
+    for (index, name) in ["default", "null"].into_iter().enumerate() {
+        let bench = Bench::relayed()?;
+        let node = bench.node(&|number| {
+            let [default, null, ..] = combinations(&format!("passphrase of client {number}"));
+            [default, null][index].1.clone()
+        })?;
+        let clients = bench.clients()?;
+        let mut first = 0;
+        for more in ["--engine xsk", "--engine xdp", "--engine xsk --sink-engine xdp", "--round-trip"] {
+            let line = format!("{clients} --first-sequence {first} --rate 5k --duration 1s --size 64,512,1400 {more}");
+            let result = bench.measure(&line)?;
+            ensure_clean(&result, 500).context(format!("{name}, {more}"))?;
+            ensure!(number(&result, "clients")? == u64::from(CLIENTS), "{result}");
+            ensure!(more != "--round-trip" || result["round_trip_us"].is_object(), "{name}: {result}");
+            first = number(&result, "last_sequence")? + 1;
+        }
+        node.status()?.ensure_ledgers_hold()?;
+        // The node has seen these numbers.
+        let again = bench.generate(&format!("run --interface gen0 --sink sink0 {clients} --rate 5k --duration 1s"))?;
+        ensure!(again.code == Some(1) && again.text.contains("--first-sequence"), "{name}: {again:?}");
+    }
+    Ok(())
+}
+
+/// A file of sealed packets is what `tcpdump` reads and a node accepts, once.
+fn pcap() -> Result<()> {
+    const COUNT: u64 = 200;
+    let bench = Bench::relayed()?;
+    let node = bench.node(&|number| Crypto::passphrase(&format!("passphrase of client {number}")))?;
+    let file = bench.directory.path().join("sealed.pcap");
+    let line = format!(
+        "pcap --interface gen0 --sink sink0 {} --out {} --count {COUNT} --size imix --first-sequence 1000",
+        bench.clients()?,
+        file.display()
+    );
+    let outcome = bench.generate(&line)?;
+    ensure!(outcome.code == Some(0), "{outcome:?}");
+    let read = bench.generator.run(&format!("tcpdump -nn -r {}", file.display()))?;
+    ensure!(read.lines().count() as u64 == COUNT, "tcpdump reads {} packets", read.lines().count());
+    let frames = Frames::read(Path::new(&file))?;
+    ensure_unique(&frames.headers_from(SOURCE.parse()?, 7000))?;
+    let service = (SERVICE.parse::<IpAddr>()?, PORT).into();
+    let outlets = [7000, 7001].map(|port| Outlet::bind(&bench.generator, IpAddr::from([198, 18, 0, 1]), port));
+    let [first, second] = outlets;
+    let outlets = [first?, second?];
+    for (port, payload) in frames.datagrams() {
+        outlets[usize::from(port - 7000)].send(payload, service)?;
+    }
+    let accepted = |status: &anytun_tests::status::Status| {
+        let packets = |name| status.client(name).map_or(0, |client| client.rx.packets);
+        packets("client0") + packets("client2") == COUNT
+    };
+    node.await_status("the node has accepted the whole file", accepted)?;
+    Ok(())
+}
+
+/// What cannot work is said with the way out, and with the exit code of its kind.
+fn refusals() -> Result<()> {
+    let bench = Bench::direct()?;
+    let plain = "run --interface gen0 --sink sink0 --source 198.18.0.1:7000 --destination";
+    for (arguments, code, words) in [
+        ("run --interface gen0 --source 198.18.0.1:7000".to_owned(), 2, "--destination"),
+        (format!("{plain} 198.18.0.2:9000 --rate fast"), 2, "100k"),
+        (format!("{plain} 198.18.0.2:9000 --gateway-mac 02:00:00:00:00:01 --size 40"), 2, "at least 62"),
+        (format!("{plain} 198.18.0.2:9000 --gateway-mac 02:00:00:00:00:01 --queues 7"), 2, "queues are 0 to"),
+        (format!("{plain} 192.0.2.1:9000"), 3, "--gateway-mac"),
+        ("run --interface nobody --source 198.18.0.1:7000 --destination 198.18.0.2:9".to_owned(), 3, "gen0"),
+    ] {
+        let outcome = bench.generate(&arguments)?;
+        ensure!(outcome.code == Some(code) && outcome.text.contains(words), "{arguments}: {outcome:?}");
+    }
+    Ok(())
+}
