@@ -61,11 +61,10 @@ pub(crate) fn demonstrate(duration: Option<&str>) -> Result<()> {
 
 /// Runs the benchmark in place of this process.
 pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
-    let node = build_node(true)?;
-    succeed(cargo("build").args(["--release", "--package", "anytun-gen", "--bin", "anytun-gen"]))?;
+    let (node, generator) = (build_node(true)?, build_generator(true)?);
     succeed(cargo("build").args(["--release", "--package", END_TO_END, "--bin", "bench", "--bin", "reflector"]))?;
     let mut bench = privilege::as_root(profile_dir("release")?.join("bench"));
-    become_program(bench.arg("--node").arg(node).args(arguments))
+    become_program(bench.arg("--node").arg(node).arg("--generator").arg(generator).args(arguments))
 }
 
 /// Runs the node in place of this process.

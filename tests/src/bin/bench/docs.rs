@@ -33,7 +33,7 @@ pub(crate) fn write(report: &Report, docs: &Path) -> Result<()> {
         let png = path.with_extension("png");
         let made = output(Command::new(PNG).args(["--zoom", "1.5", "--output"]).arg(&png).arg(&path));
         if let Err(error) = made {
-            eprintln!("bench: no {}: {error:#}; `cargo xtask setup` with the benchmark installs {PNG}", png.display());
+            eprintln!("bench: no {}: {error:#}; `cargo xtask bench` asks for {PNG}", png.display());
         }
         names.push((name, chart.title));
     }

@@ -87,15 +87,14 @@ impl Relay {
         Ok((started, Traffic { one_interface, queues: subject.shape().queues(), what }))
     }
 
-    /// The processes and what descends from them.
+    /// The processes, without what descends from them.
     pub(crate) fn pids(&self) -> Vec<u32> {
-        let pids = match self {
+        match self {
             Relay::Kernel => Vec::new(),
             Relay::Processes(processes) => processes.iter().map(Process::pid).collect(),
             Relay::Node(node) => vec![node.pid()],
             Relay::Server(server) => server.pids(),
-        };
-        crate::cpu::family(&pids)
+        }
     }
 }
 
