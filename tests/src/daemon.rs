@@ -12,7 +12,7 @@ use crate::process::Process;
 use crate::wait::{PATIENCE, until};
 
 /// Which of the two programs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
     /// `anytun`, C++, a thread for each direction.
     Anytun,

@@ -134,12 +134,12 @@ impl fmt::Display for Obstacle {
 }
 
 /// Whether a program is in `PATH`.
-fn installed(program: &str) -> bool {
+pub fn installed(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 /// Runs a command to its end and returns its stdout; an exit status other than 0 is an error that carries its stderr.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {shown}"))?;
     if !output.status.success() {

@@ -51,6 +51,17 @@ enum Task {
     ///
     /// The end-to-end tests need root: without it they are named as skipped.
     Test(Test),
+    /// Measure the node beside what an operator would use instead; writes tables, JSON and charts.
+    ///
+    /// Builds the programs optimised, asks for the peers (nginx, socat, coturn, nftables) where they are missing and goes
+    /// without those that cannot be had. `cargo xtask bench --help` lists its options, among them --quick, --only,
+    /// --sizes, --rounds, --json FILE and --docs.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Options of the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        arguments: Vec<OsString>,
+    },
 }
 
 #[derive(Args)]
@@ -103,5 +114,9 @@ fn run(task: Task) -> Result<()> {
         Task::Test(Test { vm: true, .. }) => vm::test(),
         Task::Test(Test { soak: true, .. }) => workspace::soak(),
         Task::Test(Test { filters, .. }) => workspace::test(&filters),
+        Task::Bench { arguments } => {
+            setup::setup_benchmark();
+            workspace::bench(&arguments)
+        }
     }
 }

@@ -28,6 +28,8 @@ enum Sign {
     Clang,
     /// The shared library of clang.
     Libclang,
+    /// A directory under `/usr/share/fonts`.
+    Font(&'static str),
 }
 
 /// The first clang whose warnings stop the build of libxdp-sys 0.2.
@@ -35,6 +37,8 @@ const CLANG_TOO_NEW: u32 = 22;
 
 const BUILD: &str = "to build libxdp and libbpf";
 const LAB: &str = "for the demonstration and the end-to-end tests";
+const PEER: &str = "for the benchmark to compare with";
+const CHARTS: &str = "for the benchmark's charts";
 
 /// Everything that the distribution provides, apart from what builds the XDP program.
 pub(crate) const NEEDS: [Need; 16] = [
@@ -61,6 +65,16 @@ pub(crate) const NEEDS: [Need; 16] = [
     },
 ];
 
+/// What the benchmark does without where it is not to be had.
+pub(crate) const BENCHMARK_NEEDS: [Need; 6] = [
+    Need { name: "nft", purpose: PEER, package: "nftables", sign: Sign::Program },
+    Need { name: "nginx", purpose: PEER, package: "libnginx-mod-stream", sign: Sign::Program },
+    Need { name: "socat", purpose: PEER, package: "socat", sign: Sign::Program },
+    Need { name: "turnserver", purpose: PEER, package: "coturn", sign: Sign::Program },
+    Need { name: "rsvg-convert", purpose: CHARTS, package: "librsvg2-bin", sign: Sign::Program },
+    Need { name: "DejaVu fonts", purpose: CHARTS, package: "fonts-dejavu-core", sign: Sign::Font("truetype/dejavu") },
+];
+
 impl Need {
     /// Whether the machine has it.
     pub(crate) fn is_met(&self) -> bool {
@@ -69,6 +83,7 @@ impl Need {
             Sign::Header(header) => Path::new("/usr/include").join(header).is_file(),
             Sign::Clang => clang_version().is_some_and(|version| version < CLANG_TOO_NEW),
             Sign::Libclang => has_libclang(),
+            Sign::Font(directory) => Path::new("/usr/share/fonts").join(directory).is_dir(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::apt;
-use crate::need::{NEEDS, Need};
+use crate::need::{BENCHMARK_NEEDS, NEEDS, Need};
 use crate::plan::Plan;
 use crate::privilege;
 use crate::toolchain::{is_new_enough, program, rust_with_source};
@@ -28,34 +28,31 @@ pub(crate) fn setup(asked_for: bool) -> Result<()> {
         }
         return Ok(());
     }
-    println!("setup: missing:\n  {}", missing.lines().join("\n  "));
-
-    let granted = privilege::is_granted();
-    let stale = apt::is_present() && apt::is_stale(&missing.packages());
-    if stale && granted {
-        // A source that does not answer need not be one that the packages come from: the installation will tell.
-        if let Err(error) = Plan::update().run() {
-            eprintln!("setup: {error:#}setup: going on with the package lists as they are");
-        }
-    }
-    let plan = Plan::make(&missing);
-    if !plan.is_feasible(granted) {
-        let reason = if granted {
-            "not everything can be installed from here"
-        } else {
-            "installing takes root, and there is no sudo without a password"
-        };
-        let update = if stale { Plan::update().to_string() } else { String::new() };
-        bail!("{reason}. Run this, then `cargo xtask setup` again:\n{update}{plan}");
-    }
-    plan.run()?;
-
+    missing.install()?;
     let left = Missing::look(asked_for);
     if !left.is_empty() {
         bail!("still missing after all was installed:\n  {}", left.lines().join("\n  "));
     }
     println!("setup: done");
     Ok(())
+}
+
+/// Installs what the benchmark compares with, as far as it is to be had, and says what it has to do without.
+pub(crate) fn setup_benchmark() {
+    let missing = Missing::of(BENCHMARK_NEEDS.iter().filter(|need| !need.is_met()).collect());
+    if missing.is_empty() {
+        return;
+    }
+    let (offered, not_offered): (Vec<_>, Vec<_>) =
+        missing.needs.iter().copied().partition(|need| !apt::is_present() || apt::offers(&[need.package]));
+    // Lists that are absent offer nothing, but have the rest once they are fetched.
+    let wanted = Missing::of(if offered.is_empty() { not_offered } else { offered });
+    if let Err(error) = wanted.install() {
+        eprintln!("setup: {error:#}");
+    }
+    for need in BENCHMARK_NEEDS.iter().filter(|need| !need.is_met()) {
+        println!("setup: the benchmark goes without {}, which is {}", need.name, need.purpose);
+    }
 }
 
 /// What a machine lacks.
@@ -78,6 +75,35 @@ impl Missing {
             bpf_linker: !has_bpf_linker(),
             components: for_changes && !["cargo-fmt", "cargo-clippy"].into_iter().all(has_component),
         }
+    }
+
+    /// Only what the distribution provides.
+    fn of(needs: Vec<&'static Need>) -> Self {
+        Self { needs, rust_source: false, bpf_linker: false, components: false }
+    }
+
+    /// Says what is missing and installs it.
+    fn install(&self) -> Result<()> {
+        println!("setup: missing:\n  {}", self.lines().join("\n  "));
+        let granted = privilege::is_granted();
+        let stale = apt::is_present() && apt::is_stale(&self.packages());
+        if stale && granted {
+            // A source that does not answer need not be one that the packages come from: the installation will tell.
+            if let Err(error) = Plan::update().run() {
+                eprintln!("setup: {error:#}setup: going on with the package lists as they are");
+            }
+        }
+        let plan = Plan::make(self);
+        if !plan.is_feasible(granted) {
+            let reason = if granted {
+                "not everything can be installed from here"
+            } else {
+                "installing takes root, and there is no sudo without a password"
+            };
+            let update = if stale { Plan::update().to_string() } else { String::new() };
+            bail!("{reason}. Run this, then `cargo xtask setup` again:\n{update}{plan}");
+        }
+        plan.run()
     }
 
     fn is_empty(&self) -> bool {

@@ -22,7 +22,7 @@ const GENERATOR_PACKAGE: &str = "anytun-gen";
 /// The environment variable that makes the end-to-end tests run the soak test and no other.
 const SOAK: &str = "ANYTUN_SOAK";
 
-/// The package of the end-to-end tests and of the demonstration.
+/// The package of the end-to-end tests, of the demonstration and of the benchmark.
 const END_TO_END: &str = "anytun-tests";
 
 /// How a user who is not root runs the tests.
@@ -63,6 +63,14 @@ pub(crate) fn demonstrate(duration: Option<&str>) -> Result<()> {
         demo.args(["--for", duration]);
     }
     become_program(&mut demo)
+}
+
+/// Runs the benchmark in place of this process.
+pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
+    let (node, generator) = (build_node(true)?, build_generator(true)?);
+    succeed(cargo("build").args(["--release", "--package", END_TO_END, "--bin", "bench", "--bin", "reflector"]))?;
+    let mut bench = privilege::as_root(profile_dir("release")?.join("bench"));
+    become_program(bench.arg("--node").arg(node).arg("--generator").arg(generator).args(arguments))
 }
 
 /// Runs the node in place of this process.

@@ -5,8 +5,6 @@ use std::io::IsTerminal;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,9 +14,9 @@ use anytun_tests::evidence;
 use anytun_tests::lab::{ANYCAST, Lab, Layout, PORT, Running, Who, client};
 use anytun_tests::namespace::obstacle;
 use anytun_tests::node;
+use anytun_tests::stop::Stop;
 use anytun_tests::traffic::{Echo, Report};
 use clap::Parser;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 mod table;
 
@@ -148,28 +146,6 @@ fn closing_line(reports: &[Report; 2], sum: &table::Sum) -> String {
         table::octets(sum.bytes),
         sent - received + alice.refused + bob.refused
     )
-}
-
-/// Asked to end by SIGINT, SIGTERM or SIGHUP: instead of dying at once everything is removed first.
-struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    fn new() -> Result<Self> {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&flag)).context("cannot handle signals")?;
-        }
-        Ok(Self(flag))
-    }
-
-    /// Waits for `limit`, or less if a signal has come; whether one has.
-    fn requested(&self, limit: Duration) -> bool {
-        let end = Instant::now() + limit;
-        while !self.0.load(Ordering::Relaxed) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// Reads a time such as `20s`, `500ms`, `2m`; a bare number means seconds.

@@ -1,0 +1,155 @@
+//! The results as they are written: a row for every subject and size.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cpu::Cost;
+use crate::generator::RoundTrip;
+use crate::header::Header;
+use crate::measure::{Measured, OVERLOAD, Samples};
+use crate::plan::Plan;
+use crate::spread::{Spread, median};
+use crate::subject::{Shape, Subject};
+use crate::traffic::Size;
+
+/// Everything.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) header: Header,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) crypto: Vec<CryptoRow>,
+}
+
+/// One subject at one size. Spreads are null where nothing was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    #[serde(serialize_with = "display")]
+    pub(crate) subject: Subject,
+    pub(crate) size: Size,
+    /// Packets a second that come out at the best rate.
+    pub(crate) peak_pps: Option<Spread>,
+    /// The highest of which at most one in a thousand is lost.
+    pub(crate) lossless_pps: Option<Spread>,
+    /// The same, without what is lost at the ring of 256 in front of the relay.
+    pub(crate) lossless_past_ring_pps: Option<Spread>,
+    /// What comes out in overload.
+    pub(crate) overload_pps: Option<Spread>,
+    /// What went in, in overload, and whether that was all that the generator can.
+    pub(crate) overload_offered_pps: Option<f64>,
+    pub(crate) overload_is_generator_limit: bool,
+    /// Processor time of a packet at the peak, in nanoseconds, and the medians of its parts.
+    pub(crate) cpu_ns_per_packet: Option<Spread>,
+    pub(crate) cpu_parts_ns: Cost,
+    /// Round trips at half the peak, medians of rounds.
+    pub(crate) rtt_us: Option<RttRow>,
+    /// Round trips without load.
+    pub(crate) rtt_idle_us: Option<RttRow>,
+    /// Packets that came twice, too late or changed at half load.
+    pub(crate) faults: u64,
+    /// Whether the generator was at its limit at the peak: then the relay may reach more.
+    pub(crate) generator_bound: bool,
+    /// Medians of the peaks divided.
+    pub(crate) ratio_to_reflector: Option<f64>,
+    pub(crate) ratio_to_best_peer: Option<f64>,
+}
+
+/// Quantiles of round trips, in microseconds.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub(crate) struct RttRow {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// Sealing or opening one packet, in a batch of 64 and alone.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct CryptoRow {
+    /// `seal` or `open`.
+    pub(crate) what: String,
+    /// Octets of the inner packet.
+    pub(crate) size: u32,
+    pub(crate) batched_ns: f64,
+    pub(crate) single_ns: f64,
+}
+
+impl Report {
+    /// Of what was measured.
+    pub(crate) fn new(mut header: Header, plan: &Plan, measured: &Measured, crypto: Vec<CryptoRow>) -> Self {
+        let samples = |subject, size| measured.samples.get(&(subject, size));
+        let mut rows = Vec::new();
+        for &size in &plan.sizes {
+            let peak = |subject: Subject| samples(subject, size).and_then(|samples| median(&samples.peak));
+            let reflector = peak(Subject::Reflector(Shape::TwoInterfaces));
+            let peers = Subject::ALL.into_iter().filter(|subject| subject.is_peer());
+            let best_peer = peers.filter_map(peak).max_by(f64::total_cmp);
+            for &subject in &plan.subjects {
+                if let Some(samples) = samples(subject, size).filter(|samples| !samples.peak.is_empty()) {
+                    rows.push(Row::new(subject, size, samples, reflector, best_peer));
+                }
+            }
+        }
+        header.repeated = measured.samples.values().map(|samples| samples.repeats).sum();
+        header.disturbed = measured.samples.values().map(|samples| samples.disturbed).sum();
+        header.left_out =
+            measured.left_out.iter().map(|(subject, why)| format!("{subject}: {}", first_line(why))).collect();
+        Self { header, rows, crypto }
+    }
+
+    /// The rows of a size.
+    pub(crate) fn rows_of(&self, size: Size) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.size == size)
+    }
+
+    /// The sizes, in the order in which they were measured.
+    pub(crate) fn sizes(&self) -> Vec<Size> {
+        let mut sizes: Vec<Size> = self.rows.iter().map(|row| row.size).collect();
+        sizes.dedup();
+        sizes
+    }
+}
+
+impl Row {
+    fn new(subject: Subject, size: Size, samples: &Samples, reflector: Option<f64>, best_peer: Option<f64>) -> Self {
+        let peak_pps = Spread::of(&samples.peak);
+        let ratio = |to: Option<f64>| Some(peak_pps?.median / to.filter(|to| *to > 0.0)?);
+        let part = |part: fn(&Cost) -> f64| median(&samples.cost.iter().map(part).collect::<Vec<_>>()).unwrap_or(0.0);
+        let overload_offered_pps = median(&samples.overload_rate);
+        let reached = overload_offered_pps.zip(peak_pps).map(|(offered, peak)| offered / peak.median);
+        Self {
+            subject,
+            size,
+            peak_pps,
+            lossless_pps: Spread::of(&samples.lossless),
+            lossless_past_ring_pps: Spread::of(&samples.lossless_past_ring),
+            overload_pps: Spread::of(&samples.overload),
+            overload_offered_pps,
+            overload_is_generator_limit: reached.is_some_and(|times| times < 0.9 * OVERLOAD as f64),
+            cpu_ns_per_packet: Spread::of(&samples.cost.iter().map(Cost::total).collect::<Vec<_>>()),
+            cpu_parts_ns: Cost {
+                user: part(|cost| cost.user),
+                system: part(|cost| cost.system),
+                softirq: part(|cost| cost.softirq),
+            },
+            rtt_us: RttRow::of(&samples.half_load),
+            rtt_idle_us: RttRow::of(&samples.idle),
+            faults: samples.faults,
+            generator_bound: samples.generator_bound,
+            ratio_to_reflector: ratio(reflector),
+            ratio_to_best_peer: ratio(best_peer),
+        }
+    }
+}
+
+impl RttRow {
+    /// The medians of each quantile.
+    fn of(trips: &[RoundTrip]) -> Option<Self> {
+        let quantile = |quantile: fn(&RoundTrip) -> f64| median(&trips.iter().map(quantile).collect::<Vec<_>>());
+        Some(Self { p50: quantile(|trip| trip.p50)?, p99: quantile(|trip| trip.p99)? })
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn display<S: serde::Serializer>(subject: &Subject, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(subject)
+}

@@ -1,0 +1,200 @@
+//! Who is compared, under the names that the results have.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anytun_tests::daemon::Kind;
+use anytun_xdp::satp::{AesCtr, Auth, Suite};
+
+/// A way to relay packets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Subject {
+    /// The node.
+    Node(Crypto, Shape),
+    /// A bare AF_XDP relay.
+    Reflector(Shape),
+    /// A bare forwarder in an XDP program.
+    Xdp,
+    /// The kernel's IP forwarding.
+    Kernel,
+    /// The same with both addresses translated and connections tracked.
+    NftNat,
+    /// nginx, module stream.
+    Nginx,
+    /// socat.
+    Socat,
+    /// coturn: from a channel of a client to its peer.
+    Coturn,
+    /// A daemon in the place of the node.
+    Daemon(Kind),
+}
+
+/// What the node does to packets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Crypto {
+    /// The defaults of the protocol.
+    Default,
+    /// Nothing: no key derivation, no cipher, no tag.
+    Null,
+}
+
+/// On what a relay over AF_XDP stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Shape {
+    /// Two interfaces of one queue, one worker.
+    TwoInterfaces,
+    /// Both clients behind the same interface.
+    OneInterface,
+    /// Two interfaces of two queues, two workers.
+    TwoQueues,
+}
+
+impl Subject {
+    /// All of them: the main ones, then those of other shapes.
+    pub(crate) const ALL: [Subject; 17] = {
+        use Shape::{OneInterface, TwoInterfaces, TwoQueues};
+        [
+            Subject::Node(Crypto::Default, TwoInterfaces),
+            Subject::Node(Crypto::Null, TwoInterfaces),
+            Subject::Reflector(TwoInterfaces),
+            Subject::Xdp,
+            Subject::Kernel,
+            Subject::NftNat,
+            Subject::Nginx,
+            Subject::Socat,
+            Subject::Coturn,
+            Subject::Daemon(Kind::Anytun),
+            Subject::Daemon(Kind::Uanytun),
+            Subject::Node(Crypto::Default, OneInterface),
+            Subject::Node(Crypto::Null, OneInterface),
+            Subject::Reflector(OneInterface),
+            Subject::Node(Crypto::Default, TwoQueues),
+            Subject::Node(Crypto::Null, TwoQueues),
+            Subject::Reflector(TwoQueues),
+        ]
+    };
+
+    /// On what it stands.
+    pub(crate) const fn shape(self) -> Shape {
+        match self {
+            Subject::Node(_, shape) | Subject::Reflector(shape) => shape,
+            _ => Shape::TwoInterfaces,
+        }
+    }
+
+    /// Whether it is something that an operator would use instead of the node; the others are yardsticks.
+    pub(crate) const fn is_peer(self) -> bool {
+        !matches!(self, Subject::Node(..) | Subject::Reflector(_) | Subject::Xdp)
+    }
+
+    /// Packets a second that it should carry on any machine: where the search for its peak begins.
+    pub(crate) const fn modest_rate(self) -> u64 {
+        match self {
+            Subject::Node(..) | Subject::Reflector(_) | Subject::Xdp | Subject::Kernel | Subject::NftNat => 200_000,
+            Subject::Nginx | Subject::Socat | Subject::Coturn | Subject::Daemon(_) => 30_000,
+        }
+    }
+
+    /// The programs it takes, apart from those of this workspace.
+    pub(crate) const fn needs(self) -> &'static [&'static str] {
+        match self {
+            Subject::NftNat => &["nft"],
+            Subject::Nginx => &["nginx"],
+            Subject::Socat => &["socat"],
+            Subject::Coturn => &["turnserver"],
+            Subject::Daemon(Kind::Anytun) => &["anytun", "anytun-config", "anytun-controld"],
+            Subject::Daemon(Kind::Uanytun) => &["uanytun", "nft"],
+            _ => &[],
+        }
+    }
+
+    /// What it is, in a few words.
+    pub(crate) const fn description(self) -> &'static str {
+        match self {
+            Subject::Node(Crypto::Default, _) => "the node: authenticate, decrypt, route, encrypt, sign",
+            Subject::Node(Crypto::Null, _) => "the node without cryptography: look up, route, rewrite",
+            Subject::Reflector(_) => "bare AF_XDP relay that only sets Ethernet addresses (yardstick)",
+            Subject::Xdp => "bare XDP program in the kernel that only sets Ethernet addresses (yardstick)",
+            Subject::Kernel => "the kernel's IP forwarding",
+            Subject::NftNat => "nftables, source and destination NAT, connections tracked",
+            Subject::Nginx => "nginx stream, one worker",
+            Subject::Socat => "socat, one flow",
+            Subject::Coturn => "coturn, ChannelData to peer, one flow",
+            Subject::Daemon(Kind::Anytun) => "the daemon anytun serving both clients, default cryptography",
+            Subject::Daemon(Kind::Uanytun) => "two daemons uanytun, the kernel between them, default cryptography",
+        }
+    }
+}
+
+impl Shape {
+    /// Queues of every interface, each with a worker.
+    pub(crate) const fn queues(self) -> usize {
+        match self {
+            Shape::TwoInterfaces | Shape::OneInterface => 1,
+            Shape::TwoQueues => 2,
+        }
+    }
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            Shape::TwoInterfaces => "",
+            Shape::OneInterface => "/1-interface",
+            Shape::TwoQueues => "/2-queues",
+        }
+    }
+}
+
+impl Crypto {
+    /// The choices of the clients.
+    pub(crate) const fn suite(self) -> Suite {
+        match self {
+            Crypto::Default => Suite::DEFAULT,
+            Crypto::Null => Suite { kd_prf: AesCtr::Null, cipher: AesCtr::Null, auth: Auth::Null, tag_length: 0 },
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Subject::Node(Crypto::Default, _) => "anytun-xdp/default",
+            Subject::Node(Crypto::Null, _) => "anytun-xdp/null",
+            Subject::Reflector(_) => "reflector",
+            Subject::Xdp => "xdp",
+            Subject::Kernel => "kernel",
+            Subject::NftNat => "nft-nat",
+            Subject::Nginx => "nginx",
+            Subject::Socat => "socat",
+            Subject::Coturn => "coturn",
+            Subject::Daemon(kind) => kind.program(),
+        };
+        f.write_str(name)?;
+        f.write_str(self.shape().suffix())
+    }
+}
+
+impl FromStr for Subject {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = || Subject::ALL.map(|subject| subject.to_string());
+        let found = Subject::ALL.into_iter().zip(names()).find(|(_, name)| name == text);
+        found.map(|(subject, _)| subject).ok_or_else(|| format!("no subject {text}; there are {}", names().join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Readers of the results rely on these.
+    #[test]
+    fn names_are_those_that_were_agreed() {
+        let names: Vec<_> = Subject::ALL.iter().take(11).map(Subject::to_string).collect();
+        assert_eq!(
+            names.join(" "),
+            "anytun-xdp/default anytun-xdp/null reflector xdp kernel nft-nat nginx socat coturn anytun uanytun"
+        );
+        assert!(Subject::ALL.iter().all(|subject| subject.to_string().parse() == Ok(*subject)));
+    }
+}

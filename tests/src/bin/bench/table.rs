@@ -1,0 +1,111 @@
+//! The results as tables, for a terminal and for a document.
+
+use std::fmt::Write as _;
+
+use crate::measure::kilo;
+use crate::report::{CryptoRow, Report, Row, RttRow};
+use crate::spread::Spread;
+use crate::traffic::Size;
+
+/// What the columns are called.
+const COLUMNS: [&str; 11] = [
+    "subject",
+    "peak",
+    "[least, most]",
+    "lossless",
+    "past ring",
+    "overload",
+    "ns/packet",
+    "user+sys+irq",
+    "rtt idle",
+    "rtt half",
+    "x refl / peer",
+];
+
+/// What the columns mean.
+pub(crate) const LEGEND: &str = "Peak: packets a second that come out at the best rate. Lossless: the highest of which at \
+    most 0.1 % is lost; past ring: the same without what is dropped at the receiving ring of 256 packets of the relay's \
+    interface, which no relay here can empty in time at every moment. Overload: what comes out of 8 times the peak, or of \
+    all that the generator can send (*). ns/packet: processor time of the relay at its peak, user + system + threads that \
+    receive for its interfaces. Round trips, in microseconds, p50/p99, without load and at half the peak. The last column \
+    is the peak divided by that of the reflector and by that of the best peer. A peak marked > was limited by the generator.";
+
+/// The table of a size for a terminal.
+pub(crate) fn terminal(report: &Report, size: Size) -> String {
+    let rows: Vec<_> = report.rows_of(size).map(cells).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([COLUMNS[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut text = format!("{}\n", size_title(size));
+    for cells in [COLUMNS.map(str::to_owned)].iter().chain(&rows) {
+        // Writing to a string cannot fail, here and below.
+        let _ = writeln!(text, "{}", line(cells));
+    }
+    text
+}
+
+/// The table of a size for a document.
+pub(crate) fn markdown(report: &Report, size: Size) -> String {
+    let mut text = format!("| {} |\n| --- |{}\n", COLUMNS.join(" | "), " ---: |".repeat(COLUMNS.len() - 1));
+    for row in report.rows_of(size) {
+        let _ = writeln!(text, "| {} |", cells(row).join(" | "));
+    }
+    text
+}
+
+/// The table of the cryptography.
+pub(crate) fn crypto(rows: &[CryptoRow]) -> String {
+    let mut text = "| what | octets | ns in a batch of 64 | ns one by one | times faster |\n".to_owned();
+    text += "| --- | ---: | ---: | ---: | ---: |\n";
+    for row in rows {
+        let CryptoRow { what, size, batched_ns, single_ns } = row;
+        let times = single_ns / batched_ns;
+        let _ = writeln!(text, "| {what} | {size} | {batched_ns:.0} | {single_ns:.0} | {times:.1} |");
+    }
+    text
+}
+
+/// What a size is called above its table.
+pub(crate) fn size_title(size: Size) -> String {
+    match size {
+        Size::Octets(octets) => format!("Frames of {octets} octets"),
+        Size::Imix => "IMIX".to_owned(),
+    }
+}
+
+fn cells(row: &Row) -> [String; 11] {
+    let pps = |spread: Option<Spread>| spread.map_or_else(|| "-".to_owned(), |spread| kilo(spread.median));
+    let parts = row.cpu_parts_ns;
+    let limit = if row.overload_is_generator_limit { "*" } else { "" };
+    let bound = if row.generator_bound { "> " } else { "" };
+    [
+        row.subject.to_string(),
+        format!("{bound}{}", pps(row.peak_pps)),
+        row.peak_pps.map_or_else(String::new, |spread| format!("[{}, {}]", kilo(spread.min), kilo(spread.max))),
+        pps(row.lossless_pps),
+        pps(row.lossless_past_ring_pps),
+        format!("{}{limit}", pps(row.overload_pps)),
+        row.cpu_ns_per_packet.map_or_else(String::new, |spread| format!("{:.0}", spread.median)),
+        format!("{:.0}+{:.0}+{:.0}", parts.user, parts.system, parts.softirq),
+        round_trip(row.rtt_idle_us),
+        round_trip(row.rtt_us),
+        format!("{} / {}", ratio(row.ratio_to_reflector), ratio(row.ratio_to_best_peer)),
+    ]
+}
+
+fn round_trip(trip: Option<RttRow>) -> String {
+    trip.map_or_else(|| "-".to_owned(), |RttRow { p50, p99 }| format!("{p50:.0}/{p99:.0}"))
+}
+
+fn ratio(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
+}
