@@ -5,6 +5,8 @@ pub(super) const INITIAL: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1
 
 /// Defines `compress`, which takes the chains of `h` through the blocks `w`, 80 rounds, from the operations on vectors that
 /// are in scope: `add`, `xor`, `xor3`, `rotate`, `choose`, `parity`, `majority`, `splat`.
+// rustfmt moves macros within macros further to the right each time.
+#[rustfmt::skip]
 macro_rules! define_compress {
     ($vector:ty, $features:literal) => {
         #[inline]
@@ -25,21 +27,21 @@ macro_rules! define_compress {
                 };
             }
             macro_rules! twenty {
-                                                        ($f:ident, $k:literal, $from:literal) => {
-                                                            let k = splat($k);
-                                                            twenty!(five $f, k, $from);
-                                                            twenty!(five $f, k, ($from + 5));
-                                                            twenty!(five $f, k, ($from + 10));
-                                                            twenty!(five $f, k, ($from + 15));
-                                                        };
-                                                        (five $f:ident, $k:ident, $t:expr) => {
-                                                            round!($f, $k, $t, a, b, c, d, e);
-                                                            round!($f, $k, ($t + 1), e, a, b, c, d);
-                                                            round!($f, $k, ($t + 2), d, e, a, b, c);
-                                                            round!($f, $k, ($t + 3), c, d, e, a, b);
-                                                            round!($f, $k, ($t + 4), b, c, d, e, a);
-                                                        };
-                                                    }
+                ($f:ident, $k:literal, $from:literal) => {
+                    let k = splat($k);
+                    twenty!(five $f, k, $from);
+                    twenty!(five $f, k, ($from + 5));
+                    twenty!(five $f, k, ($from + 10));
+                    twenty!(five $f, k, ($from + 15));
+                };
+                (five $f:ident, $k:ident, $t:expr) => {
+                    round!($f, $k, $t, a, b, c, d, e);
+                    round!($f, $k, ($t + 1), e, a, b, c, d);
+                    round!($f, $k, ($t + 2), d, e, a, b, c);
+                    round!($f, $k, ($t + 3), c, d, e, a, b);
+                    round!($f, $k, ($t + 4), b, c, d, e, a);
+                };
+            }
             twenty!(choose, 0x5a82_7999, 0);
             twenty!(parity, 0x6ed9_eba1, 20);
             twenty!(majority, 0x8f1b_bcdc, 40);
