@@ -168,8 +168,9 @@ impl Keys {
     /// Brings near what a batch derives session values with.
     #[inline]
     pub fn prefetch(&self) {
-        prefetch::value(&self.tag);
-        prefetch::value(&self.master);
+        if self.tag != 0 || self.cipher != AesCtr::Null {
+            prefetch::value(&self.expanded.master);
+        }
     }
 
     /// Octets of the tag.
