@@ -62,7 +62,8 @@ fn try_forward(ctx: &XdpContext) -> Option<u32> {
     if let Some(counter) = FORWARDED.get_ptr_mut(0) {
         // SAFETY: the pointer is to this processor's own counter, and XDP programs do not interrupt each other on one
         // processor.
-        unsafe { *counter = (*counter).wrapping_add(1) };
+        let counter = unsafe { &mut *counter };
+        *counter = counter.wrapping_add(1);
     }
     DEVICES.redirect(port, 0).ok()
 }
