@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::evidence;
@@ -91,8 +91,10 @@ impl Process {
         lines[lines.len().saturating_sub(TAIL)..].join("\n")
     }
 
-    /// Kills it at once, without a chance to tidy up.
+    /// Kills it at once, without a chance to tidy up, and what it has started in its process group.
     pub fn kill(&mut self) -> Result<ExitStatus> {
+        // Without members the group is not there, and then there is nothing to kill.
+        let _ = killpg(Pid::from_raw(self.pid().cast_signed()), Signal::SIGKILL);
         self.child.kill().with_context(|| format!("cannot kill {}", self.name))?;
         self.child.wait().with_context(|| format!("cannot wait for {}", self.name))
     }

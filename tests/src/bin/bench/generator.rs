@@ -165,9 +165,11 @@ impl Generator {
                 }
             }
             None => {
+                // Frames of an XDP program arrive at the queue of the processor that sends them, of which there is one.
+                let engine = if traffic.queues > 1 { Engine::Xsk } else { load.engine };
                 option("--rate", rate);
-                option("--engine", load.engine.name().to_owned());
-                option("--sink-engine", load.engine.name().to_owned());
+                option("--engine", engine.name().to_owned());
+                option("--sink-engine", engine.name().to_owned());
             }
         }
         words.push("--quiet".to_owned());

@@ -56,7 +56,8 @@ impl Header {
             links: "veth between network namespaces, MTU 1500, checksum offload off, receive ring of 256".to_owned(),
             xdp: "native, AF_XDP in copy mode (veth has no zero-copy)".to_owned(),
             generator: format!(
-                "anytun-gen, engine {engine} for packet rates, xsk for round trips; 16 flows, coturn and socat 1, tunnels 1"
+                "anytun-gen, engine {engine} for packet rates, xsk for round trips and 2 queues; 16 flows, coturn and socat 1, \
+                 tunnels 1 for each queue"
             ),
             placement: format!(
                 "CPU {GENERATOR_CPU}: generator, sink, NAPI threads of their interfaces (SCHED_FIFO); CPU {RELAY_CPU}: \

@@ -216,15 +216,19 @@ fn show(report: &Report, arguments: &Arguments) -> Result<()> {
     arguments.docs.as_deref().map_or(Ok(()), |docs| docs::write(report, docs))
 }
 
-/// The command that makes this again. Where programs are is of no use elsewhere.
+/// The command that makes this again, without where things are on this machine.
 fn command() -> String {
     let mut words = vec!["cargo xtask bench".to_owned()];
-    let mut rest = std::env::args().skip(1);
+    let mut rest = std::env::args().skip(1).peekable();
     while let Some(word) = rest.next() {
-        if ["--node", "--generator", "--crypto"].contains(&word.as_str()) {
-            rest.next();
-        } else {
-            words.push(word);
+        let option = word.split('=').next().unwrap_or_default();
+        let dropped = ["--node", "--generator", "--crypto", "--json"].contains(&option);
+        if !word.contains('=') && (dropped || option == "--docs") {
+            // Its value, which --docs need not have.
+            rest.next_if(|value| !value.starts_with('-'));
+        }
+        if !dropped {
+            words.push(if option == "--docs" { option.to_owned() } else { word });
         }
     }
     words.join(" ")

@@ -19,6 +19,9 @@ pub(crate) const LOSSLESS: f64 = 0.001;
 pub(crate) const OVERLOAD: u64 = 8;
 /// The highest rate that is tried.
 const HIGHEST_RATE: u64 = 12_000_000;
+/// The most packets a second beside round trips: what the generator's sockets send and receive on one processor without
+/// making the round trips longer themselves.
+pub(crate) const MOST_BESIDE: u64 = 250_000;
 /// A generator that sends less than this part of what it was asked for is at its limit, and so is the peak if as much of
 /// that comes out.
 const GENERATOR_LIMIT: f64 = 0.9;
@@ -38,6 +41,8 @@ pub(crate) struct Samples {
     pub(crate) cost: Vec<Cost>,
     pub(crate) idle: Vec<RoundTrip>,
     pub(crate) half_load: Vec<RoundTrip>,
+    /// Packets a second beside the round trips of `half_load`.
+    pub(crate) half_load_rate: u64,
     /// Packets that came twice, too late or changed at half load.
     pub(crate) faults: u64,
     /// Whether the generator was at its limit where the peak is.
@@ -195,7 +200,9 @@ impl Bench<'_> {
     fn round_trips(&mut self, contestant: &Contestant, size: Size, peak: f64, samples: &mut Samples) -> Result<()> {
         let idle = self.observe(contestant, size, &self.plan.round_trips(None), samples)?.outcome;
         samples.idle.extend(idle.round_trip_us);
-        let half = self.observe(contestant, size, &self.plan.round_trips(Some(peak as u64 / 2)), samples)?.outcome;
+        let load = (peak as u64 / 2).min(MOST_BESIDE);
+        let half = self.observe(contestant, size, &self.plan.round_trips(Some(load)), samples)?.outcome;
+        samples.half_load_rate = load;
         samples.half_load.extend(half.round_trip_us);
         samples.faults += half.duplicated + half.reordered + half.corrupt;
         Ok(())

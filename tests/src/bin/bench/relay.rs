@@ -104,14 +104,15 @@ fn plain(destination: SocketAddrV4, flows: u16) -> What {
 
 fn node(crypto: Crypto, shape: Shape, topology: &Topology, directory: &Path, program: &Path) -> Result<(Relay, What)> {
     let interfaces: &[&str] = if shape == Shape::OneInterface { &["link0"] } else { &["link0", "link1"] };
-    let config = config(interfaces, crypto);
+    // A pair for each queue: the packets of one client stay on one.
+    let config = config(interfaces, shape.queues() as u16, crypto);
     let node = Node::start(program, &topology.relay, directory, &config)?;
     Ok((Relay::Node(node), What::Tunnel { config: directory.join("node.toml"), sealed: crypto == Crypto::Default }))
 }
 
 /// Daemons know nothing of the node's configuration, but the generator does.
 fn daemon(kind: Kind, namespace: &Namespace, directory: &Path) -> Result<(Relay, What)> {
-    let config = config(&["link0", "link1"], Crypto::Default);
+    let config = config(&["link0", "link1"], 1, Crypto::Default);
     let file = node::write_config(directory, &config.toml(directory))?;
     let served = |(index, client): (u16, &Client)| Served {
         service: SocketAddr::from((SERVICE, SERVICE_PORT + index)),
@@ -134,8 +135,8 @@ fn daemon(kind: Kind, namespace: &Namespace, directory: &Path) -> Result<(Relay,
     Ok((Relay::Server(server), What::Tunnel { config: file, sealed: true }))
 }
 
-/// A node with two clients at one service.
-fn config(interfaces: &[&str], crypto: Crypto) -> Config {
+/// A node with pairs of clients at one service.
+fn config(interfaces: &[&str], pairs: u16, crypto: Crypto) -> Config {
     let client = |mux: u16| Client {
         name: format!("client-{mux}"),
         service: "service".to_owned(),
@@ -147,7 +148,7 @@ fn config(interfaces: &[&str], crypto: Crypto) -> Config {
         name: "bench".to_owned(),
         metrics: None,
         services: vec![Service::new("service", SocketAddr::from((SERVICE, SERVICE_PORT)))],
-        clients: vec![client(1), client(2)],
+        clients: (1..=2 * pairs).map(client).collect(),
         ..Config::new(interfaces)
     }
 }

@@ -39,8 +39,9 @@ pub(crate) struct Row {
     /// Processor time of a packet at the peak, in nanoseconds, and the medians of its parts.
     pub(crate) cpu_ns_per_packet: Option<Spread>,
     pub(crate) cpu_parts_ns: Cost,
-    /// Round trips at half the peak, medians of rounds.
+    /// Round trips at half the peak, medians of rounds, and the load.
     pub(crate) rtt_us: Option<RttRow>,
+    pub(crate) rtt_load_pps: u64,
     /// Round trips without load.
     pub(crate) rtt_idle_us: Option<RttRow>,
     /// Packets that came twice, too late or changed at half load.
@@ -129,6 +130,7 @@ impl Row {
                 softirq: part(|cost| cost.softirq),
             },
             rtt_us: RttRow::of(&samples.half_load),
+            rtt_load_pps: samples.half_load_rate,
             rtt_idle_us: RttRow::of(&samples.idle),
             faults: samples.faults,
             generator_bound: samples.generator_bound,

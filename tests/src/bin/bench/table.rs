@@ -27,7 +27,7 @@ pub(crate) const LEGEND: &str = "Peak: packets a second that come out at the bes
     most 0.1 % is lost; past ring: the same without what is dropped at the receiving ring of 256 packets of the relay's \
     interface, which no relay here can empty in time at every moment. Overload: what comes out of 8 times the peak, or of \
     all that the generator can send (*). ns/packet: processor time of the relay at its peak, user + system + threads that \
-    receive for its interfaces. Round trips, in microseconds, p50/p99, without load and at half the peak. The last column \
+    receive for its interfaces. Round trips, in microseconds, p50/p99, without load and at half the peak, but no more than 250 k: more would load the generator. The last column \
     is the peak divided by that of the reflector and by that of the best peer. A peak marked > was limited by the generator.";
 
 /// The table of a size for a terminal.
