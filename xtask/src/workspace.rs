@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -69,8 +70,20 @@ pub(crate) fn demonstrate(duration: Option<&str>) -> Result<()> {
 pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
     let (node, generator) = (build_node(true)?, build_generator(true)?);
     succeed(cargo("build").args(["--release", "--package", END_TO_END, "--bin", "bench", "--bin", "reflector"]))?;
+    let crypto = measure_crypto()?;
     let mut bench = privilege::as_root(profile_dir("release")?.join("bench"));
-    become_program(bench.arg("--node").arg(node).arg("--generator").arg(generator).args(arguments))
+    bench.arg("--node").arg(node).arg("--generator").arg(generator).arg("--crypto").arg(crypto);
+    become_program(bench.args(arguments))
+}
+
+/// Runs the benchmark of the cryptography; returns the file with what it printed.
+fn measure_crypto() -> Result<PathBuf> {
+    let directory = log_dir()?;
+    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    let path = directory.join("crypto.json");
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    succeed(cargo("bench").args(["--package", "anytun-xdp", "--bench", "crypto", "--", "--json"]).stdout(file))?;
+    Ok(path)
 }
 
 /// Runs the node in place of this process.

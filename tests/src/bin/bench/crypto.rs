@@ -1,19 +1,14 @@
-//! What sealing and opening cost by themselves, as the benchmark of the pipeline tells.
+//! What sealing and opening cost by themselves, as the benchmark of the cryptography tells.
 
+use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
-use anytun_tests::namespace::output;
 
 use crate::report::CryptoRow;
-use crate::topology::RELAY_CPU;
 
-/// Runs the program that measures it, on the processor of the relays, and reads the objects it prints, one on each line.
-pub(crate) fn measure(program: &Path) -> Result<Vec<CryptoRow>> {
-    let text = output(Command::new("taskset").args(["--cpu-list", &RELAY_CPU.to_string()]).arg(program))?;
-    text.lines()
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| serde_json::from_str(line).with_context(|| format!("{} printed {line}", program.display())))
-        .collect()
+/// Reads what `cargo bench -p anytun-xdp --bench crypto -- --json` printed.
+pub(crate) fn read(file: &Path) -> Result<Vec<CryptoRow>> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not what the benchmark prints", file.display()))
 }

@@ -83,8 +83,8 @@ struct Arguments {
     /// The program anytun-gen [default: the one beside this program]
     #[arg(long, value_name = "PATH")]
     generator: Option<PathBuf>,
-    /// A program that prints what sealing and opening cost, an object {"what", "size", "batched_ns", "single_ns"} a line
-    #[arg(long, value_name = "PATH")]
+    /// What sealing and opening cost, as `cargo bench -p anytun-xdp --bench crypto -- --json` prints it
+    #[arg(long, value_name = "FILE")]
     crypto: Option<PathBuf>,
 }
 
@@ -140,7 +140,7 @@ fn bench(arguments: &Arguments) -> Result<bool> {
     bench.progress = Progress::new(plan.total(contestants.len()));
     bench.run(&mut contestants, &mut measured)?;
     drop(contestants);
-    let crypto = arguments.crypto.as_deref().map(crypto::measure).transpose()?.unwrap_or_default();
+    let crypto = arguments.crypto.as_deref().map(crypto::read).transpose()?.unwrap_or_default();
     let by_design = measured.left_out.iter().filter(|(_, why)| why.starts_with("not at ")).count();
     let complete = measured.left_out.len() == not_installed + by_design;
     show(&Report::new(header, &plan, &measured, crypto), arguments)?;
