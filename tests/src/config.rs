@@ -15,6 +15,8 @@ pub struct Config {
     pub sender_ids: String,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// What workers do while there are no packets: `sleep` or `spin`.
+    pub idle: &'static str,
     /// The interfaces by name.
     pub interfaces: Vec<String>,
     /// XDP mode of every interface.
@@ -65,6 +67,7 @@ impl Config {
             name: "lab".to_owned(),
             sender_ids: "1-64".to_owned(),
             metrics: Some(([127, 0, 0, 1], 9464).into()),
+            idle: "sleep",
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
             xdp: "native",
             services: Vec::new(),
@@ -75,8 +78,9 @@ impl Config {
     /// The text of the file for a node that keeps its state and its control socket in `directory`.
     pub fn toml(&self, directory: &Path) -> String {
         let mut toml = format!(
-            "[node]\nname = \"{}\"\nstate_dir = \"{}\"\nsender_ids = \"{}\"\ncontrol = \"{}\"\n",
+            "[node]\nname = \"{}\"\nidle = \"{}\"\nstate_dir = \"{}\"\nsender_ids = \"{}\"\ncontrol = \"{}\"\n",
             self.name,
+            self.idle,
             directory.join("state").display(),
             self.sender_ids,
             directory.join("control.sock").display()

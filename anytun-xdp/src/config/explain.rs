@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use super::error::SHOWN;
-use super::{Client, Config, Interface, Queues, UdpChecksum, XdpMode};
+use super::{Client, Config, Idle, Interface, Queues, UdpChecksum, XdpMode};
 use crate::satp::{AesCtr, Auth, Role, Suite};
 
 /// A few lines that say what the node will do. Holds no secret.
@@ -27,6 +27,9 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
     }
     if !node.drain_time.is_zero() {
         writeln!(out, "  carries traffic for {} s after it was told to stop", node.drain_time.as_secs())?;
+    }
+    if node.idle == Idle::Spin {
+        writeln!(out, "  workers never sleep: each takes a whole processor")?;
     }
     for interface in &config.interfaces {
         let Interface { name, xdp, queues } = interface;

@@ -83,6 +83,17 @@ pub struct Node {
     pub metrics: Option<SocketAddr>,
     /// How long the node carries traffic after it was told to stop: the time routing has to move away. Whole seconds.
     pub drain_time: Duration,
+    /// What a worker does while there are no packets.
+    pub idle: Idle,
+}
+
+/// What a worker does while there are no packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Idle {
+    /// Looks a few times more, then sleeps until one comes: an idle node costs nothing.
+    Sleep,
+    /// Looks again and again: the shortest latency, and a processor for each worker.
+    Spin,
 }
 
 /// An inclusive range of SATP sender IDs.

@@ -10,7 +10,7 @@ use anytun_common::map::{MAX_INTERFACES, QUEUES_PER_INTERFACE};
 use super::document::{At, Table};
 use super::error::Report;
 use super::names::{Names, check_name};
-use super::{Interface, Node, Queues, SenderIds, XdpMode};
+use super::{Idle, Interface, Node, Queues, SenderIds, XdpMode};
 
 const STATE_DIR: &str = "/var/lib/anytun-xdp";
 pub(super) const CONTROL: &str = "/run/anytun-xdp/control.sock";
@@ -52,6 +52,10 @@ pub(super) fn node(report: &mut Report, table: &Table<'_>, directory: &Path) -> 
         true => table.integer(report, "drain_time", 0..=LONGEST_DRAIN)?.value,
         false => 0,
     };
+    let idle = match table.has("idle") {
+        true => table.choice(report, "idle", &[("sleep", Idle::Sleep), ("spin", Idle::Spin)])?.value,
+        false => Idle::Sleep,
+    };
     Some(Node {
         name: name?,
         state_dir: state_dir?,
@@ -59,6 +63,7 @@ pub(super) fn node(report: &mut Report, table: &Table<'_>, directory: &Path) -> 
         control: control?,
         metrics,
         drain_time: Duration::from_secs(drain_time),
+        idle,
     })
 }
 

@@ -36,7 +36,7 @@ impl Threads {
         for (index, (xsk, view)) in sockets.into_iter().zip(&node.workers).enumerate() {
             let worker = Worker::new(index, xsk, node.tables.clone(), view.counters.clone());
             let own = node.clone();
-            threads.spawn(format!("worker-{index}"), move || worker.run(own.start, &own.stop))?;
+            threads.spawn(format!("worker-{index}"), move || worker.run(own.start, own.fixed.idle(), &own.stop))?;
         }
         let own = node.clone();
         threads.spawn("leases".into(), move || own.keep_leases())?;

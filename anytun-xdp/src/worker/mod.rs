@@ -19,6 +19,7 @@ use self::batch::{Item, Layout};
 pub use self::counters::{Tally, WorkerCounters};
 use self::io::PacketIo;
 use self::outbox::Outbox;
+use crate::config::Idle;
 use crate::satp::Batch;
 use crate::table::Tables;
 
@@ -29,6 +30,9 @@ const _: () = assert!(BATCH <= Batch::PACKETS);
 
 /// Turns without a packet before the worker sleeps.
 const IDLE_TURNS: u32 = 8;
+
+/// Turns without a packet before a worker that does not sleep shows that it lives.
+const SPINNING_TURNS: u32 = 1 << 16;
 
 /// The longest sleep: how late a worker notices what nobody wakes it for.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -82,19 +86,25 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// Carries packets until `stop` is set, then what is still in the rings. `start` is when the node started.
-    pub fn run(mut self, start: Instant, stop: &AtomicBool) {
+    pub fn run(mut self, start: Instant, idle: Idle, stop: &AtomicBool) {
         let now = || start.elapsed().as_millis() as u64;
-        let mut idle = 0;
+        let patience = match idle {
+            Idle::Sleep => IDLE_TURNS,
+            Idle::Spin => SPINNING_TURNS,
+        };
+        let mut turns = 0;
         while !stop.load(Ordering::Relaxed) {
             if self.turn(now()) > 0 {
-                idle = 0;
+                turns = 0;
                 continue;
             }
-            idle += 1;
-            if idle >= IDLE_TURNS {
+            turns += 1;
+            if turns >= patience {
+                turns = 0;
                 self.show();
-                self.lane.io.wait(LONGEST_SLEEP);
-                idle = 0;
+                if idle == Idle::Sleep {
+                    self.lane.io.wait(LONGEST_SLEEP);
+                }
             }
         }
         let deadline = Instant::now() + DRAIN;

@@ -6,7 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use anytun_tests::lab::{Layout, Running};
+use anytun_tests::config::Config;
+use anytun_tests::crypto::Crypto;
+use anytun_tests::daemon::Kind;
+use anytun_tests::lab::{Lab, Layout, Running};
+use anytun_tests::node;
 use anytun_tests::process::Process;
 use anytun_tests::status::Io;
 use anytun_tests::wait::{PATIENCE, until};
@@ -27,6 +31,7 @@ const HOUSEKEEPING: u64 = 200;
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("idle/under-one-percent-of-a-core", idle),
+        case("idle/workers-that-spin-never-sleep", spin),
         case("load/one-system-call-per-batch", counters),
         case("load/strace-agrees-with-the-counters", strace),
     ]
@@ -41,6 +46,22 @@ fn idle() -> Result<()> {
     let share = used as f64 / TICKS / elapsed;
     ensure!(share < IDLE, "the idle node used {:.1} % of a core over {elapsed:.1} s", share * 100.0);
     Ok(())
+}
+
+fn spin() -> Result<()> {
+    let lab = Lab::new(Layout::default())?;
+    let config = Config { idle: "spin", ..lab.config() };
+    let kinds = [Kind::Anytun, Kind::Uanytun];
+    let running = Running::start(lab, &node::program()?, config, kinds, ["anycast"; 2], |who| {
+        Crypto::passphrase(who.passphrase())
+    })?;
+    for flow in running.both_ways(1_000, 1_000)? {
+        let report = flow.finish()?;
+        ensure!(report.received == 1_000, "not all pings were answered: {report:?}");
+    }
+    let status = running.node.status()?;
+    ensure!(status.io().polls == 0, "a worker slept: {:?}", status.io());
+    status.ensure_ledgers_hold()
 }
 
 /// User and system time of a process in clock ticks.

@@ -17,6 +17,7 @@ sender_ids = "1-64"                    # SATP sender IDs that only this node use
 control = "/run/anytun-xdp/control.sock"
 metrics = "127.0.0.1:9464"             # /metrics /healthz /readyz; absent = off
 drain_time = 5
+idle = "spin"
 
 [[interface]]
 name = "eth0"
@@ -60,6 +61,7 @@ fn the_full_example_is_read() {
             control: "/run/anytun-xdp/control.sock".into(),
             metrics: Some("127.0.0.1:9464".parse().unwrap()),
             drain_time: Duration::from_secs(5),
+            idle: Idle::Spin,
         }
     );
     assert_eq!(config.interfaces, [Interface { name: "eth0".to_owned(), xdp: XdpMode::Auto, queues: Queues::All }]);
@@ -73,7 +75,7 @@ fn the_full_example_is_read() {
     assert_eq!(client.role, Role::Left);
     assert_eq!(client.endpoint, Some("198.51.100.7:4444".parse::<SocketAddr>().unwrap()));
     let warnings: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.message.as_str())).collect();
-    let [(30, short), (37, endpoint)] = warnings[..] else { panic!("{warnings:?}") };
+    let [(31, short), (38, endpoint)] = warnings[..] else { panic!("{warnings:?}") };
     assert!(short.starts_with("client \"alice\": `passphrase` has less than 16 characters"), "{short}");
     assert!(endpoint.starts_with("client \"alice\": `endpoint` has no effect in this version"), "{endpoint}");
 }
@@ -97,7 +99,7 @@ fn what_the_readme_shows_is_read_and_shows_the_defaults() {
 fn defaults_are_those_of_the_full_example() {
     let config = parsed(BASE).unwrap();
     let full = parsed(FULL).unwrap();
-    assert_eq!(config.node, Node { metrics: None, drain_time: Duration::ZERO, ..full.node });
+    assert_eq!(config.node, Node { metrics: None, drain_time: Duration::ZERO, idle: Idle::Sleep, ..full.node });
     assert_eq!(config.interfaces, full.interfaces);
     assert_eq!(config.services, full.services);
     assert_eq!(config.networks, full.networks);
@@ -223,6 +225,7 @@ fn check_prints_what_it_means() {
   control socket /run/anytun-xdp/control.sock
   metrics and health on http://127.0.0.1:9464/metrics, /healthz, /readyz
   carries traffic for 5 s after it was told to stop
+  workers never sleep: each takes a whole processor
 interface eth0: native XDP, zero-copy where the driver is known to be good at it, else copy, all queues
 service anycast: 192.0.2.53:4444, 1 client
 network office: IP, 1 client, 2 prefixes
@@ -236,9 +239,9 @@ client alice: MUX 1 of service anycast, network office
     assert_eq!(start, expected);
     let warnings: Vec<&str> = warnings.lines().collect();
     assert_eq!(warnings.len(), 3, "{warnings:?}");
-    assert!(warnings[0].starts_with("node.toml:30: warning: client \"alice\": `passphrase` has less than 16"));
-    assert!(warnings[1].starts_with("node.toml:35: warning: client \"alice\": `auth` null: anyone can forge"));
-    assert!(warnings[2].starts_with("node.toml:38: warning: client \"alice\": `endpoint` has no effect"));
+    assert!(warnings[0].starts_with("node.toml:31: warning: client \"alice\": `passphrase` has less than 16"));
+    assert!(warnings[1].starts_with("node.toml:36: warning: client \"alice\": `auth` null: anyone can forge"));
+    assert!(warnings[2].starts_with("node.toml:39: warning: client \"alice\": `endpoint` has no effect"));
 }
 
 #[test]

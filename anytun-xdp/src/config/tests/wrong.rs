@@ -331,6 +331,11 @@ fn loopback_and_endless_draining() {
             "node.toml:6: `lo` never carries packets of clients; name the interface that they arrive on",
         ),
         ("sender_ids", "drain_time = 601\nsender_ids", "node.toml:3: `drain_time` is 601; it must be 0 to 600"),
+        (
+            "sender_ids",
+            "idle = \"never\"\nsender_ids",
+            "node.toml:3: `idle` cannot be \"never\"; it must be one of \"sleep\", \"spin\"",
+        ),
     ]);
 }
 
