@@ -8,7 +8,6 @@ pub mod control;
 pub mod kernel;
 pub mod mode;
 pub mod node;
-mod prefetch;
 pub mod satp;
 pub mod table;
 pub mod worker;

@@ -1,4 +1,4 @@
-//! All that touches the kernel, and with it all `unsafe` of the user half but that of `satp::simd` and `prefetch`.
+//! All that touches the kernel, and with it all `unsafe` of the user half but that of `satp::simd`.
 //!
 //! The order in which a node uses it: [`privilege::check`], [`Link::find`] for every interface, [`Program::load`],
 //! [`Xsk::open`] for every worker, [`Program::set_slot`] and [`Program::set_sockets`], and [`Program::attach`] last, so

@@ -19,7 +19,7 @@ use zeroize::Zeroize;
 use super::secret::{MASTER_SALT, Secret};
 use super::simd::aes::Master;
 use super::{AesCtr, HEADER, Header, MAX_TAG, Role, Suite};
-use crate::prefetch;
+use crate::satp::prefetch;
 
 /// A block of AES.
 type AesBlock = Block<Aes128Enc>;

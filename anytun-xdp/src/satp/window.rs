@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::prefetch;
+use crate::satp::prefetch;
 
 /// Sender IDs that a client may use. Every node of a client that is itself an anycast service takes one, and every
 /// worker of such a node.

@@ -8,8 +8,8 @@ use crossbeam::utils::CachePadded;
 
 use super::counters::ClientCounters;
 use super::endpoint::EndpointCell;
-use crate::prefetch;
 use crate::satp::lease::Sequence;
+use crate::satp::prefetch;
 use crate::satp::window::Windows;
 use crate::satp::{Fingerprint, Keys, Role, Suite};
 

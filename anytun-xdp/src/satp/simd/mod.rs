@@ -1,11 +1,11 @@
-//! SHA-1 and AES for many packets side by side, with vector instructions: beside the one hint of `prefetch` the only place
-//! outside of [`kernel`] with `unsafe` and intrinsics in it.
+//! SHA-1 and AES for many packets side by side, with vector instructions, and the hint that fetches memory ahead: the only
+//! place outside of [`kernel`] with `unsafe` and intrinsics in it.
 //!
 //! [`kernel`]: crate::kernel
 //!
 //! # Why this is safe
 //!
-//! Two kinds of operations here are unsafe, and each has one argument.
+//! Three kinds of operations here are unsafe, and each has one argument.
 //!
 //! * **Calling a function that is compiled for more than the baseline.** It must not run on a CPU without its
 //!   features. Every set of features has a token type ([`Avx512`], [`Avx2`], [`ShaNi`], [`Vaes`], [`AesNi`]) whose field
@@ -17,6 +17,7 @@
 //!   octets that are moved, or a slice whose length makes the mask of the move. Instructions that tolerate any
 //!   alignment are used throughout. So no pointer arithmetic is done anywhere, and indices are checked by the compiler or
 //!   at run time.
+//! * **The hint of `prefetch`.** It faults at no address and changes nothing but what is in the caches.
 //!
 //! Everything else is arithmetic on values, which is safe.
 //!
@@ -27,6 +28,7 @@
 //! the AES instructions. What is left of a batch in its scratch memory is overwritten by the next and wiped with it.
 
 pub(super) mod aes;
+pub(crate) mod prefetch;
 pub(super) mod sha1;
 
 #[cfg(target_arch = "x86_64")]

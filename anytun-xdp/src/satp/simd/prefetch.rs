@@ -1,7 +1,6 @@
 //! Fetching memory before it is needed, so that a batch waits for it together and not packet by packet.
 //!
-//! Beside `satp::simd` the only place outside of [`kernel`](crate::kernel) with `unsafe` in it: the instruction is a hint
-//! that reads nothing, so any address is good; here it is even that of a live reference.
+//! The instruction is a hint that reads nothing, so any address is good; here it is even that of a live reference.
 
 /// Octets of a cache line.
 const LINE: usize = 64;
