@@ -94,12 +94,23 @@ pub struct Queue {
 /// A worker.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Worker {
+    /// How it is scheduled.
+    pub scheduling: Scheduling,
     /// Where its frames are.
     pub ledger: Ledger,
     /// What it asked of the kernel.
     pub io: Io,
     /// Packets by verdict.
     pub verdicts: BTreeMap<String, u64>,
+}
+
+/// How a worker is scheduled: `fifo` or `other`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Scheduling {
+    /// What the configuration asks for.
+    pub asked: String,
+    /// What it is.
+    pub got: String,
 }
 
 /// Where the frames of a worker are.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use super::error::SHOWN;
-use super::{Client, Config, Idle, Interface, Queues, UdpChecksum, XdpMode};
+use super::{Client, Config, Idle, Interface, Queues, Scheduling, UdpChecksum, XdpMode};
 use crate::satp::{AesCtr, Auth, Role, Suite};
 
 /// A few lines that say what the node will do. Holds no secret.
@@ -30,6 +30,9 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
     }
     if node.idle == Idle::Spin {
         writeln!(out, "  workers never sleep: each takes a whole processor")?;
+    }
+    if (node.scheduling, node.idle) == (Scheduling::Other, Idle::Sleep) {
+        writeln!(out, "  workers are scheduled as any other thread")?;
     }
     for interface in &config.interfaces {
         let Interface { name, xdp, queues } = interface;

@@ -85,6 +85,8 @@ pub struct Node {
     pub drain_time: Duration,
     /// What a worker does while there are no packets.
     pub idle: Idle,
+    /// How the kernel schedules workers.
+    pub scheduling: Scheduling,
 }
 
 /// What a worker does while there are no packets.
@@ -94,6 +96,25 @@ pub enum Idle {
     Sleep,
     /// Looks again and again: the shortest latency, and a processor for each worker.
     Spin,
+}
+
+/// How the kernel schedules workers (sched(7)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheduling {
+    /// In real time, before everything ordinary: a worker carries what was received before more is received.
+    Fifo,
+    /// As any other thread.
+    Other,
+}
+
+impl Scheduling {
+    /// The word of the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fifo => "fifo",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// An inclusive range of SATP sender IDs.

@@ -10,7 +10,7 @@ use anytun_common::map::{MAX_INTERFACES, QUEUES_PER_INTERFACE};
 use super::document::{At, Table};
 use super::error::Report;
 use super::names::{Names, check_name};
-use super::{Idle, Interface, Node, Queues, SenderIds, XdpMode};
+use super::{Idle, Interface, Node, Queues, Scheduling, SenderIds, XdpMode};
 
 const STATE_DIR: &str = "/var/lib/anytun-xdp";
 pub(super) const CONTROL: &str = "/run/anytun-xdp/control.sock";
@@ -56,6 +56,7 @@ pub(super) fn node(report: &mut Report, table: &Table<'_>, directory: &Path) -> 
         true => table.choice(report, "idle", &[("sleep", Idle::Sleep), ("spin", Idle::Spin)])?.value,
         false => Idle::Sleep,
     };
+    let scheduling = scheduling(report, table, idle)?;
     Some(Node {
         name: name?,
         state_dir: state_dir?,
@@ -64,7 +65,26 @@ pub(super) fn node(report: &mut Report, table: &Table<'_>, directory: &Path) -> 
         metrics,
         drain_time: Duration::from_secs(drain_time),
         idle,
+        scheduling,
     })
+}
+
+/// A worker in real time that never sleeps would leave its processor to nobody, not even to the kernel.
+fn scheduling(report: &mut Report, table: &Table<'_>, idle: Idle) -> Option<Scheduling> {
+    const CHOICES: [(&str, Scheduling); 2] = [("fifo", Scheduling::Fifo), ("other", Scheduling::Other)];
+    if !table.has("scheduling") {
+        return Some(if idle == Idle::Spin { Scheduling::Other } else { Scheduling::Fifo });
+    }
+    let At { line, value } = table.choice(report, "scheduling", &CHOICES)?;
+    if (value, idle) == (Scheduling::Fifo, Idle::Spin) {
+        report.error(
+            line,
+            "`scheduling` is \"fifo\", but `idle` is \"spin\": workers that never sleep would leave their \
+            processors to nobody; leave one of the two out",
+        );
+        return None;
+    }
+    Some(value)
 }
 
 fn path(report: &mut Report, table: &Table<'_>, key: &str, default: &str, directory: &Path) -> Option<PathBuf> {

@@ -20,7 +20,7 @@ static SCHEMAS: [Schema; 5] = [
     Schema {
         name: "node",
         repeated: false,
-        keys: &["name", "state_dir", "sender_ids", "control", "metrics", "drain_time", "idle"],
+        keys: &["name", "state_dir", "sender_ids", "control", "metrics", "drain_time", "idle", "scheduling"],
     },
     Schema { name: "interface", repeated: true, keys: &["name", "xdp", "queues"] },
     Schema { name: "service", repeated: true, keys: &["name", "address", "port", "udp_checksum"] },

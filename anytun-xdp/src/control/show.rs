@@ -149,6 +149,7 @@ fn workers(status: &Status) -> Table {
     let mut table = Table::new(&[
         ("WORKER", Right),
         ("SENDER ID", Right),
+        ("SCHEDULING", Left),
         ("FREE", Right),
         ("FILL", Right),
         ("RECEIVED", Right),
@@ -165,7 +166,7 @@ fn workers(status: &Status) -> Table {
     ]);
     for worker in &status.workers {
         let (ledger, io) = (worker.ledger, worker.io);
-        let mut row = vec![worker.worker.to_string(), worker.sender_id.to_string()];
+        let mut row = vec![worker.worker.to_string(), worker.sender_id.to_string(), worker.scheduling.got.clone()];
         row.extend([ledger.free, ledger.fill, ledger.received, ledger.tx, ledger.total].map(thousands));
         row.push(if ledger.holds { "holds" } else { "BROKEN" }.into());
         row.extend(
@@ -319,8 +320,8 @@ service anycast: 192.0.2.53 port 4444, 2 clients
 INTERFACE  DRIVER  LINK  XDP ASKED  XDP GOT  QUEUE  WORKER  QUEUE ASKED  QUEUE GOT  WAKEUP  DROPPED  RX RING FULL  NO FILL FRAME
 eth0       veth    up    auto       native       0       0  auto         copy       yes           0             5              0
 
-WORKER  SENDER ID   FREE   FILL  RECEIVED  TX  FRAMES  LEDGER  TX KICKS  FILL KICKS  POLLS  RX BATCHES  TX BATCHES  RX PACKETS  TX PACKETS
-     0          1  6,000  2,048        64  80   8,192  holds        900          10     30         950         900       1,300       1,234
+WORKER  SENDER ID  SCHEDULING   FREE   FILL  RECEIVED  TX  FRAMES  LEDGER  TX KICKS  FILL KICKS  POLLS  RX BATCHES  TX BATCHES  RX PACKETS  TX PACKETS
+     0          1  other       6,000  2,048        64  80   8,192  holds        900          10     30         950         900       1,300       1,234
 
 CLIENT  NETWORK  ENDPOINT           LAST SEEN  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPS
 alice   office   198.51.100.7:4444      1.2 s       1,234  103.7 kB          66    5.5 kB  bad-tag 3, replayed 1,000

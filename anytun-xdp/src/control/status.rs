@@ -172,6 +172,8 @@ pub struct Worker {
     pub worker: u32,
     /// The SATP sender ID it seals with.
     pub sender_id: u16,
+    /// How the kernel schedules it: `fifo` or `other` (sched(7)).
+    pub scheduling: Mode,
     /// Where its frames are.
     pub ledger: Ledger,
     /// What its packet I/O cost.
@@ -306,7 +308,7 @@ mod tests {
                 }],
             }],
             "workers": [{
-                "worker": 0, "sender_id": 1,
+                "worker": 0, "sender_id": 1, "scheduling": {"asked": "fifo", "got": "other"},
                 "ledger": {"free": 6000, "fill": 2048, "received": 64, "tx": 80, "total": 8192, "holds": true},
                 "io": {
                     "tx_kicks": 900, "fill_kicks": 10, "polls": 30, "rx_batches": 950, "tx_batches": 900,

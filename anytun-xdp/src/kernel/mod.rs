@@ -15,10 +15,12 @@ pub mod object;
 pub mod privilege;
 mod program;
 pub mod queues;
+mod scheduling;
 mod xsk;
 
 pub use attachment::Attachment;
 pub use error::HostError;
 pub use link::{Attached, Link, LinkState};
 pub use program::{Program, TestRun};
+pub use scheduling::RealTime;
 pub use xsk::{Frame, PortReport, PortSpec, Waker, Xsk, XskStatistics, XskStats};

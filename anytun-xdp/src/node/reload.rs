@@ -9,7 +9,7 @@ use tracing::{error, info};
 use super::report::unix_time;
 use super::running::{Running, lock};
 use super::start::warn_of;
-use crate::config::{self, Config, Idle, Interface, Node};
+use crate::config::{self, Config, Interface, Node};
 use crate::control::status::Reload;
 use crate::table::{Service, Tables};
 
@@ -25,14 +25,9 @@ impl Fixed {
         Self { node: config.node.clone(), interfaces: config.interfaces.clone() }
     }
 
-    /// What workers do while there are no packets.
-    pub(super) fn idle(&self) -> Idle {
-        self.node.idle
-    }
-
     /// Why `config` cannot replace a configuration with these parts.
     fn refuse(&self, config: &Config) -> Option<String> {
-        let Node { name, state_dir, sender_ids, control, metrics, drain_time, idle } = &self.node;
+        let Node { name, state_dir, sender_ids, control, metrics, drain_time, idle, scheduling } = &self.node;
         let new = &config.node;
         let parts = [
             ("[node] name", *name != new.name),
@@ -42,6 +37,7 @@ impl Fixed {
             ("[node] metrics", *metrics != new.metrics),
             ("[node] drain_time", *drain_time != new.drain_time),
             ("[node] idle", *idle != new.idle),
+            ("[node] scheduling", *scheduling != new.scheduling),
             ("[[interface]]", self.interfaces != config.interfaces),
         ];
         let changed: Vec<&str> = parts.iter().filter(|(_, changed)| *changed).map(|(part, _)| *part).collect();

@@ -35,7 +35,7 @@ impl Source for Running {
             memory: Memory { rss_bytes: resident(), umem_bytes: self.umem_bytes },
             program: self.program_report(),
             interfaces: self.interfaces(),
-            workers: self.workers.iter().enumerate().map(worker).collect(),
+            workers: self.workers.iter().enumerate().map(|numbered| worker(self, numbered)).collect(),
             services: tables.services.all().iter().map(service).collect(),
             clients: self.clients(&tables),
             sequences: self.leases.status(),
@@ -159,7 +159,7 @@ const fn attached(asked: XdpMode) -> &'static str {
     }
 }
 
-fn worker((index, view): (usize, &WorkerView)) -> Worker {
+fn worker(node: &Running, (index, view): (usize, &WorkerView)) -> Worker {
     let ledger = view.counters.ledger();
     let io = view.counters.io();
     let count = |verdict: Verdict| (Cow::from(verdict.name()), view.counters.verdict(verdict));
@@ -168,6 +168,7 @@ fn worker((index, view): (usize, &WorkerView)) -> Worker {
     Worker {
         worker: index as u32,
         sender_id: view.sender_id,
+        scheduling: Mode { asked: node.fixed.node.scheduling.name().into(), got: node.scheduling.name().into() },
         ledger: Ledger {
             free: ledger.free,
             fill: ledger.fill,

@@ -10,7 +10,7 @@ use crossbeam::utils::CachePadded;
 
 use super::leases::Leases;
 use super::reload::{Fixed, Reloads};
-use crate::config::XdpMode;
+use crate::config::{Scheduling, XdpMode};
 use crate::control::health::Progress;
 use crate::kernel::{Link, PortReport, Program, XskStats};
 use crate::table::{Host, Tables};
@@ -30,6 +30,8 @@ pub(super) struct Running {
     pub(super) umem_bytes: u64,
     /// The kernel's number of the program.
     pub(super) program_id: u32,
+    /// How workers are scheduled.
+    pub(super) scheduling: Scheduling,
     /// What a reload cannot change.
     pub(super) fixed: Fixed,
     pub(super) reloads: Reloads,

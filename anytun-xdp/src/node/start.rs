@@ -14,11 +14,11 @@ use super::leases::Leases;
 use super::reload::{Fixed, Reloads};
 use super::running::{Running, WorkerView};
 use super::threads::Threads;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Scheduling};
 use crate::control::health::Progress;
 use crate::control::server::Listeners;
 use crate::control::signals::{Handlers, Signals};
-use crate::kernel::{HostError, Link, PortSpec, Program, Xsk, privilege, queues};
+use crate::kernel::{HostError, Link, PortSpec, Program, RealTime, Xsk, privilege, queues};
 use crate::table::{Host, Service, Tables};
 
 /// How long a worker may stand still before the node calls itself unhealthy; its longest sleep is a second.
@@ -46,7 +46,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
             return Err(error.into());
         }
     };
-    let Prepared { links, program, program_id, sockets, workers, listeners } = prepared;
+    let Prepared { links, program, program_id, sockets, workers, scheduling, listeners } = prepared;
     let host = Host { workers: workers.len(), mtus: links.iter().map(|link| link.mtu as usize).collect() };
     let tables = Tables::build(&config, &host, sequences, None);
     let node = Arc::new(Running {
@@ -55,6 +55,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
         host,
         tables: Arc::new(ArcSwap::from_pointee(tables)),
         workers,
+        scheduling,
         asked: config.interfaces.iter().map(|interface| interface.xdp).collect(),
         links,
         umem_bytes: sockets.iter().map(Xsk::umem_octets).sum(),
@@ -98,6 +99,8 @@ struct Prepared {
     program_id: u32,
     sockets: Vec<Xsk>,
     workers: Vec<WorkerView>,
+    /// How workers can be scheduled.
+    scheduling: Scheduling,
     listeners: Listeners,
 }
 
@@ -106,6 +109,7 @@ impl Prepared {
         privilege::check()?;
         privilege::forbid_core_dumps()?;
         privilege::raise_locked_memory();
+        let scheduling = scheduling(config.node.scheduling);
         let find = |interface: &config::Interface| Link::find(&interface.name);
         let links = config.interfaces.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let queues = queues::common(&config.interfaces.iter().zip(&links).collect::<Vec<_>>())?;
@@ -120,7 +124,21 @@ impl Prepared {
         sockets.iter_mut().try_for_each(|xsk| program.set_sockets(xsk))?;
         let view = |(xsk, id)| view(xsk, id, links.len());
         let workers = sockets.iter().zip(sender_ids).map(view).collect::<Result<_, _>>()?;
-        Ok(Self { program_id: program.id()?, links, program, sockets, workers, listeners })
+        Ok(Self { program_id: program.id()?, links, program, sockets, workers, scheduling, listeners })
+    }
+}
+
+/// How workers can be scheduled here. A host that refuses real time has a slower node, not none.
+fn scheduling(asked: Scheduling) -> Scheduling {
+    match asked {
+        Scheduling::Fifo => match RealTime::begin() {
+            Ok(_) => Scheduling::Fifo,
+            Err(refused) => {
+                warn!("{refused}; they run as any other thread, and carry less under overload");
+                Scheduling::Other
+            }
+        },
+        Scheduling::Other => Scheduling::Other,
     }
 }
 
@@ -153,11 +171,11 @@ fn launch(
     for (link, &mode) in node.links.iter().zip(&node.asked) {
         node.program().attach(link, mode)?;
     }
+    let real_time = (node.scheduling == Scheduling::Fifo).then(RealTime::begin).transpose()?;
     // Before any thread starts: each has capabilities of its own.
     privilege::drop_capabilities()?;
+    let threads = Threads::start(node, sockets, real_time, || Ok(listeners.serve(node.clone())?))?;
     let signals = handlers.listen().context("starting the thread that takes signals")?;
-    let server = listeners.serve(node.clone())?;
-    let threads = Threads::start(node, sockets, server)?;
     node.ready.store(true, Ordering::Release);
     Ok((signals, threads))
 }

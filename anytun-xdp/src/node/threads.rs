@@ -12,7 +12,7 @@ use super::StartError;
 use super::running::Running;
 use crate::control::server::Server;
 use crate::control::signals::{Signal, Signals};
-use crate::kernel::{Waker, Xsk};
+use crate::kernel::{RealTime, Waker, Xsk};
 use crate::worker::Worker;
 
 /// How long threads may take to end; a worker gives the kernel a second to send what was handed over.
@@ -30,23 +30,27 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Starts the workers on their sockets, and the lease thread.
-    pub(super) fn start(node: &Arc<Running>, sockets: Vec<Xsk>, server: Server) -> Result<Self, StartError> {
-        let mut threads = Self { threads: Vec::new(), wakers: sockets.iter().map(Xsk::waker).collect(), server };
+    /// Starts the workers on their sockets, in real time if they are to be; then all others, of which `serve` starts the
+    /// control side.
+    pub(super) fn start(
+        node: &Arc<Running>,
+        sockets: Vec<Xsk>,
+        real_time: Option<RealTime>,
+        serve: impl FnOnce() -> Result<Server, StartError>,
+    ) -> Result<Self, StartError> {
+        let wakers = sockets.iter().map(Xsk::waker).collect();
+        let mut threads = Vec::new();
         for (index, (xsk, view)) in sockets.into_iter().zip(&node.workers).enumerate() {
             let worker = Worker::new(index, xsk, node.tables.clone(), view.counters.clone());
             let own = node.clone();
-            threads.spawn(format!("worker-{index}"), move || worker.run(own.start, own.fixed.idle(), &own.stop))?;
+            let body = move || worker.run(own.start, own.fixed.node.idle, &own.stop);
+            threads.push(spawn(format!("worker-{index}"), body)?);
         }
+        drop(real_time);
+        let server = serve()?;
         let own = node.clone();
-        threads.spawn("leases".into(), move || own.keep_leases())?;
-        Ok(threads)
-    }
-
-    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
-        let thread = Builder::new().name(name.clone()).spawn(body);
-        self.threads.push((name.clone(), thread.with_context(|| format!("starting the thread {name}"))?));
-        Ok(())
+        threads.push(spawn("leases".into(), move || own.keep_leases())?);
+        Ok(Self { threads, wakers, server })
     }
 
     /// Whether all of them live.
@@ -87,4 +91,10 @@ impl Threads {
         let faults: Vec<String> = self.threads.into_iter().filter_map(fault).collect();
         if faults.is_empty() { Ok(()) } else { Err(anyhow!("of the threads {}", faults.join(", ")).into()) }
     }
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<(String, JoinHandle<()>), StartError> {
+    let thread =
+        Builder::new().name(name.clone()).spawn(body).with_context(|| format!("starting the thread {name}"))?;
+    Ok((name, thread))
 }

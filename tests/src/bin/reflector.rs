@@ -1,6 +1,6 @@
 //! The yardstick of the benchmark: what a relay over these interfaces can reach at all. It gives every IPv4 UDP packet a
 //! new Ethernet header and sends it out of the other interface, over AF_XDP sockets or, without them, in the kernel. It
-//! looks at nothing, and its idle policy is that of the node.
+//! looks at nothing, and its idle policy and its scheduling are those of the node.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use anytun_xdp::config::XdpMode;
-use anytun_xdp::kernel::{Link, PortSpec, Xsk, object, privilege};
+use anytun_xdp::kernel::{Link, PortSpec, RealTime, Xsk, object, privilege};
 use anytun_xdp::worker::io::PacketIo;
 use aya::Ebpf;
 use aya::maps::{Array, DevMap, HashMap, XskMap};
@@ -87,6 +87,8 @@ fn main() -> Result<()> {
     for link in &links {
         program.attach(&link.name, aya::programs::XdpMode::Driver)?;
     }
+    // Threads inherit it.
+    let _real_time = RealTime::begin()?;
     let addresses: Arc<[Addresses]> = (0..links.len()).map(addresses).collect();
     for (queue, xsk) in sockets.into_iter().enumerate() {
         let addresses = Arc::clone(&addresses);

@@ -32,6 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("idle/under-one-percent-of-a-core", idle),
         case("idle/workers-that-spin-never-sleep", spin),
+        case("scheduling/workers-and-they-alone-run-in-real-time", scheduling),
         case("load/one-system-call-per-batch", counters),
         case("load/strace-agrees-with-the-counters", strace),
     ]
@@ -62,6 +63,34 @@ fn spin() -> Result<()> {
     let status = running.node.status()?;
     ensure!(status.io().polls == 0, "a worker slept: {:?}", status.io());
     status.ensure_ledgers_hold()
+}
+
+/// `status` and the kernel say the same of every thread.
+fn scheduling() -> Result<()> {
+    /// Of sched.h.
+    const SCHED_FIFO: &str = "1";
+    for (asked, idle) in [("fifo", "sleep"), ("other", "spin")] {
+        let lab = Lab::new(Layout::default())?;
+        let config = Config { idle, ..lab.config() };
+        let kinds = [Kind::Anytun, Kind::Uanytun];
+        let running = Running::start(lab, &node::program()?, config, kinds, ["anycast"; 2], |who| {
+            Crypto::passphrase(who.passphrase())
+        })?;
+        let status = running.node.status()?;
+        let said: Vec<_> = status.workers.iter().map(|worker| &worker.scheduling).collect();
+        ensure!(said.iter().all(|said| said.asked == asked && said.got == asked), "asked for {asked}: {said:?}");
+        for thread in fs::read_dir(format!("/proc/{}/task", running.node.pid()))? {
+            let path = thread?.path();
+            let name = fs::read_to_string(path.join("comm"))?;
+            let stat = fs::read_to_string(path.join("stat"))?;
+            // The policy is the 41st field of proc_pid_stat(5).
+            let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+            let policy = fields.split_whitespace().nth(38).context("a short stat")?;
+            let expected = asked == "fifo" && name.starts_with("worker-");
+            ensure!((policy == SCHED_FIFO) == expected, "{} has the policy {policy} ({asked})", name.trim());
+        }
+    }
+    Ok(())
 }
 
 /// User and system time of a process in clock ticks.

@@ -18,6 +18,7 @@ control = "/run/anytun-xdp/control.sock"
 metrics = "127.0.0.1:9464"             # /metrics /healthz /readyz; absent = off
 drain_time = 5
 idle = "spin"
+scheduling = "other"
 
 [[interface]]
 name = "eth0"
@@ -62,6 +63,7 @@ fn the_full_example_is_read() {
             metrics: Some("127.0.0.1:9464".parse().unwrap()),
             drain_time: Duration::from_secs(5),
             idle: Idle::Spin,
+            scheduling: Scheduling::Other,
         }
     );
     assert_eq!(config.interfaces, [Interface { name: "eth0".to_owned(), xdp: XdpMode::Auto, queues: Queues::All }]);
@@ -75,7 +77,7 @@ fn the_full_example_is_read() {
     assert_eq!(client.role, Role::Left);
     assert_eq!(client.endpoint, Some("198.51.100.7:4444".parse::<SocketAddr>().unwrap()));
     let warnings: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.message.as_str())).collect();
-    let [(31, short), (38, endpoint)] = warnings[..] else { panic!("{warnings:?}") };
+    let [(32, short), (39, endpoint)] = warnings[..] else { panic!("{warnings:?}") };
     assert!(short.starts_with("client \"alice\": `passphrase` has less than 16 characters"), "{short}");
     assert!(endpoint.starts_with("client \"alice\": `endpoint` has no effect in this version"), "{endpoint}");
 }
@@ -99,7 +101,16 @@ fn what_the_readme_shows_is_read_and_shows_the_defaults() {
 fn defaults_are_those_of_the_full_example() {
     let config = parsed(BASE).unwrap();
     let full = parsed(FULL).unwrap();
-    assert_eq!(config.node, Node { metrics: None, drain_time: Duration::ZERO, idle: Idle::Sleep, ..full.node });
+    assert_eq!(
+        config.node,
+        Node {
+            metrics: None,
+            drain_time: Duration::ZERO,
+            idle: Idle::Sleep,
+            scheduling: Scheduling::Fifo,
+            ..full.node
+        }
+    );
     assert_eq!(config.interfaces, full.interfaces);
     assert_eq!(config.services, full.services);
     assert_eq!(config.networks, full.networks);
@@ -239,9 +250,9 @@ client alice: MUX 1 of service anycast, network office
     assert_eq!(start, expected);
     let warnings: Vec<&str> = warnings.lines().collect();
     assert_eq!(warnings.len(), 3, "{warnings:?}");
-    assert!(warnings[0].starts_with("node.toml:31: warning: client \"alice\": `passphrase` has less than 16"));
-    assert!(warnings[1].starts_with("node.toml:36: warning: client \"alice\": `auth` null: anyone can forge"));
-    assert!(warnings[2].starts_with("node.toml:39: warning: client \"alice\": `endpoint` has no effect"));
+    assert!(warnings[0].starts_with("node.toml:32: warning: client \"alice\": `passphrase` has less than 16"));
+    assert!(warnings[1].starts_with("node.toml:37: warning: client \"alice\": `auth` null: anyone can forge"));
+    assert!(warnings[2].starts_with("node.toml:40: warning: client \"alice\": `endpoint` has no effect"));
 }
 
 #[test]

@@ -336,6 +336,12 @@ fn loopback_and_endless_draining() {
             "idle = \"never\"\nsender_ids",
             "node.toml:3: `idle` cannot be \"never\"; it must be one of \"sleep\", \"spin\"",
         ),
+        (
+            "sender_ids",
+            "idle = \"spin\"\nscheduling = \"fifo\"\nsender_ids",
+            "node.toml:4: `scheduling` is \"fifo\", but `idle` is \"spin\": workers that never sleep would leave their \
+             processors to nobody; leave one of the two out",
+        ),
     ]);
 }
 
