@@ -122,7 +122,8 @@ impl<I: PacketIo> Worker<I> {
         self.observed_turn(now, |_| ())
     }
 
-    /// A [`turn`](Self::turn) that says of each port's batch which stages it has gone through, for whoever measures them.
+    /// A [`turn`](Self::turn) that says which stages are done, for whoever measures them: of every port the first, of those
+    /// with packets the others, and the last at the end.
     pub fn observed_turn(&mut self, now: u64, mut done: impl FnMut(Stage)) -> usize {
         // Also when nothing came, so that a worker without traffic lets go of tables that were replaced.
         let tables = &**self.tables.load();
