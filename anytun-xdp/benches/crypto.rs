@@ -1,45 +1,42 @@
 //! Opening and sealing one packet: in a batch of 64 with everything that this CPU has for it, and packet by packet.
 //!
-//! `cargo bench -p anytun-xdp --bench crypto`; with `-- --json` it prints, as one JSON array, nanoseconds a packet with the
-//! fastest engine beside those packet by packet: `{"what": "seal" | "open", "size": .., "batched_ns": .., "single_ns": ..}`,
-//! where the size is that of the inner packet, and both are medians of rounds that alternate. With `-- --table` it
-//! prints the same for every engine, with the spread.
+//! `cargo bench -p anytun-xdp --bench crypto` prints nanoseconds a packet for every engine that the CPU has, beside those
+//! packet by packet. With `-- --json` it prints those of the fastest engine as one JSON array, `{"what": "seal" | "open",
+//! "size": .., "batched_ns": .., "single_ns": ..}`, where the size is that of the inner packet. All are medians of rounds
+//! that alternate; `-- --quick` makes fewer.
+
+mod common;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anytun_xdp::satp::{Batch, Engine, HEADER, Header, Keys, PAYLOAD_TYPE, Role, Secret, Suite, ToOpen, ToSeal};
-use divan::Bencher;
-use divan::counter::ItemsCount;
 use serde_json::json;
+
+use crate::common::{Asked, Spread};
 
 /// Octets of the inner packet.
 const SIZES: [usize; 4] = [84, 256, 512, 1400];
-/// Rounds of which the median is taken.
-const ROUNDS: usize = 15;
 /// How long a round takes.
 const ROUND: Duration = Duration::from_millis(10);
 
 fn main() {
-    if std::env::args().any(|argument| argument == "--json") {
-        let rows: Vec<_> = rows(Engine::best())
-            .map(|row| {
-                let (batched, single) = (row.batched[ROUNDS / 2], row.single[ROUNDS / 2]);
-                json!({"what": row.what.name(), "size": row.size, "batched_ns": batched, "single_ns": single})
+    let asked = Asked::new();
+    if asked.json {
+        let rows: Vec<_> = rows(Engine::best(), asked.rounds)
+            .map(|Row { what, size, batched, single }| {
+                json!({"what": what.name(), "size": size, "batched_ns": batched.median, "single_ns": single.median})
             })
             .collect();
         println!("{}", json!(rows));
-    } else if std::env::args().any(|argument| argument == "--table") {
-        for engine in Engine::available() {
-            println!("{engine}: ns a packet, median (least to most)");
-            for Row { what, size, batched, single } in rows(engine) {
-                let show = |ns: &[f64]| format!("{:7.1} ({:.1} to {:.1})", ns[ROUNDS / 2], ns[0], ns[ROUNDS - 1]);
-                let times = single[ROUNDS / 2] / batched[ROUNDS / 2];
-                println!("  {} {size:5}  {}  single {}  {times:.2} times", what.name(), show(&batched), show(&single));
-            }
+        return;
+    }
+    for engine in Engine::available() {
+        println!("{engine}: ns a packet, median [least, most]");
+        for Row { what, size, batched, single } in rows(engine, asked.rounds) {
+            let times = single.median / batched.median;
+            println!("  {} {size:5}  {batched}  single {single}  {times:.2} times", what.name());
         }
-    } else {
-        divan::main();
     }
 }
 
@@ -58,27 +55,25 @@ impl What {
     }
 }
 
-/// Nanoseconds a packet of each round, sorted.
+/// Nanoseconds a packet.
 struct Row {
     what: What,
     size: usize,
-    batched: Vec<f64>,
-    single: Vec<f64>,
+    batched: Spread,
+    single: Spread,
 }
 
-fn rows(engine: Engine) -> impl Iterator<Item = Row> {
+fn rows(engine: Engine, rounds: usize) -> impl Iterator<Item = Row> {
     let what = [What::Seal, What::Open];
     what.into_iter().flat_map(|what| SIZES.map(|size| (what, size))).map(move |(what, size)| {
         let mut batch = Batch::new(engine);
         let mut traffic = Traffic::new(size);
         let (mut batched, mut single) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             batched.push(round(&mut traffic, |traffic| traffic.run(what, Some(&mut batch))));
             single.push(round(&mut traffic, |traffic| traffic.run(what, None)));
         }
-        batched.sort_by(f64::total_cmp);
-        single.sort_by(f64::total_cmp);
-        Row { what, size, batched, single }
+        Row { what, size, batched: Spread::of(batched), single: Spread::of(single) }
     })
 }
 
@@ -179,50 +174,4 @@ fn body<'a>(keys: &Keys, packet: &'a mut [u8]) -> &'a mut [u8] {
 
 fn header(number: usize) -> Header {
     Header { sequence: 1_000_000 + number as u32, sender: 7, mux: number as u16 }
-}
-
-/// The number of an engine and a size.
-fn cases() -> impl Iterator<Item = (String, usize)> {
-    Engine::available()
-        .map(|engine| engine.to_string())
-        .chain(["single".to_owned()])
-        .flat_map(|name| SIZES.map(|size| (name.clone(), size)))
-}
-
-fn bench(bencher: Bencher<'_, '_>, what: What, (name, size): (String, usize)) {
-    let mut batch = Engine::available().find(|engine| engine.to_string() == name).map(Batch::new);
-    let mut traffic = Traffic::new(size);
-    bencher.counter(ItemsCount::new(Batch::PACKETS)).bench_local(move || {
-        // Opening what is open already would fail.
-        if matches!(what, What::Open) {
-            traffic.restore();
-        }
-        black_box(&mut traffic).run(what, batch.as_mut());
-    });
-}
-
-#[divan::bench(args = cases().map(Case::from))]
-fn seal(bencher: Bencher<'_, '_>, case: &Case) {
-    bench(bencher, What::Seal, case.0.clone());
-}
-
-/// Includes a copy of the packets.
-#[divan::bench(args = cases().map(Case::from))]
-fn open(bencher: Bencher<'_, '_>, case: &Case) {
-    bench(bencher, What::Open, case.0.clone());
-}
-
-/// An engine, or none, and a size.
-struct Case((String, usize));
-
-impl From<(String, usize)> for Case {
-    fn from(case: (String, usize)) -> Self {
-        Self(case)
-    }
-}
-
-impl std::fmt::Display for Case {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.0.0, self.0.1)
-    }
 }

@@ -70,19 +70,30 @@ pub(crate) fn demonstrate(duration: Option<&str>) -> Result<()> {
 pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
     let (node, generator) = (build_node(true)?, build_generator(true)?);
     succeed(cargo("build").args(["--release", "--package", END_TO_END, "--bin", "bench", "--bin", "reflector"]))?;
-    let crypto = measure_crypto()?;
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let (crypto, pipeline) = (measure("crypto", quick)?, measure("pipeline", quick)?);
     let mut bench = privilege::as_root(profile_dir("release")?.join("bench"));
-    bench.arg("--node").arg(node).arg("--generator").arg(generator).arg("--crypto").arg(crypto);
+    bench
+        .arg("--node")
+        .arg(node)
+        .arg("--generator")
+        .arg(generator)
+        .arg("--crypto")
+        .arg(crypto)
+        .arg("--pipeline")
+        .arg(pipeline);
     become_program(bench.args(arguments))
 }
 
-/// Runs the benchmark of the cryptography; returns the file with what it printed.
-fn measure_crypto() -> Result<PathBuf> {
+/// Runs a benchmark of a part of the node without a kernel; returns the file with what it printed.
+fn measure(name: &str, quick: bool) -> Result<PathBuf> {
     let directory = log_dir()?;
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-    let path = directory.join("crypto.json");
+    let path = directory.join(name).with_extension("json");
     let file = File::create(&path).with_context(|| path.display().to_string())?;
-    succeed(cargo("bench").args(["--package", "anytun-xdp", "--bench", "crypto", "--", "--json"]).stdout(file))?;
+    let mut bench = cargo("bench");
+    bench.args(["--package", "anytun-xdp", "--bench", name, "--", "--json"]).args(quick.then_some("--quick"));
+    succeed(bench.stdout(file))?;
     Ok(path)
 }
 

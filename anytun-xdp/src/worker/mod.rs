@@ -6,6 +6,7 @@ mod counters;
 pub mod io;
 pub mod memory;
 mod outbox;
+mod stage;
 mod stages;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use self::batch::{Item, Layout};
 pub use self::counters::{Tally, WorkerCounters};
 use self::io::PacketIo;
 use self::outbox::Outbox;
+pub use self::stage::Stage;
 use crate::config::Idle;
 use crate::satp::Batch;
 use crate::table::Tables;
@@ -117,6 +119,12 @@ impl<I: PacketIo> Worker<I> {
     /// Takes one batch from every port through the stages; returns how many packets were received. `now` is in
     /// milliseconds since the node started.
     pub fn turn(&mut self, now: u64) -> usize {
+        self.observed_turn(now, |_| ())
+    }
+
+    /// A [`turn`](Self::turn) that says which stages are done, for whoever measures them: of every port the first, of those
+    /// with packets the others, and the last at the end.
+    pub fn observed_turn(&mut self, now: u64, mut done: impl FnMut(Stage)) -> usize {
         // Also when nothing came, so that a worker without traffic lets go of tables that were replaced.
         let tables = &**self.tables.load();
         let lane = &mut self.lane;
@@ -124,9 +132,11 @@ impl<I: PacketIo> Worker<I> {
         let mut total = 0;
         for port in 0..lane.io.ports() {
             let received = lane.io.receive(port, &mut lane.received, BATCH);
+            done(Stage::Receive);
             if received > 0 {
-                lane.relay(tables, port, now);
+                lane.relay(tables, port, now, &mut done);
                 lane.transmit(tables);
+                done(Stage::Transmit);
                 total += received;
             }
         }
@@ -136,6 +146,7 @@ impl<I: PacketIo> Worker<I> {
         if total > 0 {
             self.show();
         }
+        done(Stage::Close);
         total
     }
 

@@ -9,6 +9,7 @@ use super::Lane;
 use super::batch::{End, Item, Layout, Packet, account, stage};
 use super::io::PacketIo;
 use super::outbox::Receipt;
+use super::stage::Stage;
 use crate::mode::encapsulate::{self, Marks};
 use crate::mode::tunnel::{self, Route};
 use crate::satp::lease::Empty;
@@ -21,8 +22,8 @@ use crate::table::{Client, Endpoint, Tables, Tags};
 const HEADER_LINES: usize = 2;
 
 impl<I: PacketIo> Lane<I> {
-    /// Takes the received packets of one port through all stages, into the outboxes.
-    pub(super) fn relay(&mut self, tables: &Tables, port: usize, now: u64) {
+    /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
+    pub(super) fn relay(&mut self, tables: &Tables, port: usize, now: u64, mut done: impl FnMut(Stage)) {
         let Self { index, io, tally, received, items, layouts, crypto, ended, outboxes, identification } = self;
         let (index, io) = (*index, &mut *io);
         let mut account = |end| account(end, tables, index, tally);
@@ -38,6 +39,7 @@ impl<I: PacketIo> Lane<I> {
                 }
             }
         }
+        done(Stage::Parse);
 
         for Item { packet, .. } in items.iter() {
             if let Some(client) = tables.clients.get(packet.client as usize) {
@@ -45,17 +47,22 @@ impl<I: PacketIo> Lane<I> {
             }
         }
         stage(items, ended, &mut account, |frame, packet| measure(io.packet(frame), packet, tables, index));
+        done(Stage::Measure);
 
         let authentic = crypto.verify(items.iter().map_while(|item| to_open(io.packet(&item.frame), item, tables)));
+        done(Stage::Verify);
         let mut places = 0..;
         stage(items, ended, &mut account, |frame, packet| {
             packet.place = places.next().unwrap_or(usize::MAX);
             let authentic = authentic.contains(packet.place);
             accept(io.packet(frame), packet, authentic, tables, index, port, now)
         });
+        done(Stage::Accept);
         crypto.decrypt(items.iter_mut().map(|item| to_decrypt(io.buffer(&mut item.frame), &item.packet, tables)));
+        done(Stage::Decrypt);
 
         stage(items, ended, &mut account, |frame, packet| route(io.buffer(frame), packet, tables, port));
+        done(Stage::Route);
 
         for Item { packet, .. } in items.iter() {
             if let Some(client) = tables.clients.get(packet.route.to as usize) {
@@ -69,10 +76,12 @@ impl<I: PacketIo> Lane<I> {
             layouts.push(lay_out(io.buffer(frame), packet, tables, index, *identification)?);
             Ok(())
         });
+        done(Stage::LayOut);
         let laid_out = items.iter_mut().zip(layouts.iter());
         let sealed = crypto.seal(
             laid_out.map_while(|(Item { frame, packet }, layout)| to_seal(io.buffer(frame), packet, layout, tables)),
         );
+        done(Stage::Seal);
         for (place, (Item { mut frame, packet }, layout)) in items.drain(..).zip(layouts.drain(..)).enumerate() {
             let end = match enclose(io.buffer(&mut frame), &packet, &layout, sealed.contains(place), tables) {
                 Ok(()) => {
@@ -94,6 +103,7 @@ impl<I: PacketIo> Lane<I> {
         for frame in ended.drain(..) {
             io.recycle(frame);
         }
+        done(Stage::Enclose);
     }
 
     /// Hands over what is in the outboxes.

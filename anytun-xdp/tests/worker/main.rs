@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use anytun_common::classify::classify;
 use anytun_common::verdict::Verdict;
-use anytun_xdp::worker::BATCH;
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
+use anytun_xdp::worker::{BATCH, Stage};
 
 use bench::{Bench, CONFIG, Peer, build, inner};
 
@@ -32,6 +32,21 @@ fn a_packet_goes_from_client_to_client_with_one_hop_less() {
     // SATP adds 8 octets of header, 2 of payload type and 10 of tag.
     assert_eq!(bob.tx_octets, [20, 21, 84, 1400].map(|length| length + 20).iter().sum::<u64>());
     assert_eq!(alice.rx_octets, bob.tx_octets + 20);
+}
+
+#[test]
+fn whoever_observes_a_turn_sees_every_stage_in_order() {
+    let mut bench = Bench::introduced(Kernel::default(), 512);
+    let (from, to) = (bench.alice.inner, bench.bob.inner);
+    let frame = bench.alice.send(from, to, 84);
+    bench.arrive(0, &frame);
+    let mut seen = Vec::new();
+    assert_eq!(bench.worker.observed_turn(5, |stage| seen.push(stage)), 1);
+    let (close, relayed) = Stage::ALL.split_last().expect("stages");
+    // Nothing came on the other port, which was looked at too.
+    assert_eq!(seen, [relayed, &[Stage::Receive, *close]].concat());
+    assert!(Stage::ALL.iter().enumerate().all(|(index, stage)| *stage as usize == index));
+    assert_eq!(bench.count(Verdict::Forwarded), 1);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use anytun_tests::namespace::output;
 
+use crate::pipeline;
 use crate::plot::Chart;
 use crate::report::{Report, Row, RttRow};
 use crate::spread::Spread;
@@ -65,6 +66,10 @@ fn measured(report: &Report, charts: &[(&str, String)]) -> String {
     }
     if !report.crypto.is_empty() {
         text += &format!("\n### Sealing and opening\n\n{}", table::crypto(&report.crypto));
+    }
+    if !report.pipeline.is_empty() {
+        let (tables, legend) = (pipeline::tables(&report.pipeline), pipeline::LEGEND);
+        text += &format!("\n### The packet path without a kernel\n\n{legend}\n\n{tables}");
     }
     text += "\nThe subjects:\n\n";
     let mut subjects: Vec<_> = report.rows.iter().map(|row| row.subject).collect();

@@ -25,17 +25,18 @@ use crate::traffic::Size;
 
 mod contestant;
 mod cpu;
-mod crypto;
 mod docs;
 mod drops;
 mod generator;
 mod header;
 mod measure;
+mod pipeline;
 mod plan;
 mod plot;
 mod progress;
 mod relay;
 mod report;
+mod rows;
 mod spread;
 mod subject;
 mod table;
@@ -86,6 +87,9 @@ struct Arguments {
     /// What sealing and opening cost, as `cargo bench -p anytun-xdp --bench crypto -- --json` prints it
     #[arg(long, value_name = "FILE")]
     crypto: Option<PathBuf>,
+    /// What the packet path costs without a kernel, as `cargo bench -p anytun-xdp --bench pipeline -- --json` prints it
+    #[arg(long, value_name = "FILE")]
+    pipeline: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -140,10 +144,10 @@ fn bench(arguments: &Arguments) -> Result<bool> {
     bench.progress = Progress::new(plan.total(contestants.len()));
     bench.run(&mut contestants, &mut measured)?;
     drop(contestants);
-    let crypto = arguments.crypto.as_deref().map(crypto::read).transpose()?.unwrap_or_default();
+    let (crypto, pipeline) = (rows::read(arguments.crypto.as_deref())?, rows::read(arguments.pipeline.as_deref())?);
     let by_design = measured.left_out.iter().filter(|(_, why)| why.starts_with("not at ")).count();
     let complete = measured.left_out.len() == not_installed + by_design;
-    show(&Report::new(header, &plan, &measured, crypto), arguments)?;
+    show(&Report::new(header, &plan, &measured, crypto, pipeline), arguments)?;
     Ok(complete)
 }
 
@@ -208,6 +212,9 @@ fn show(report: &Report, arguments: &Arguments) -> Result<()> {
     if !report.crypto.is_empty() {
         println!("{}", table::crypto(&report.crypto));
     }
+    if !report.pipeline.is_empty() {
+        println!("{}\n{}\n", pipeline::tables(&report.pipeline), pipeline::LEGEND);
+    }
     println!("{}", table::LEGEND);
     if let Some(file) = &arguments.json {
         let text = serde_json::to_string_pretty(report)? + "\n";
@@ -222,7 +229,7 @@ fn command() -> String {
     let mut rest = std::env::args().skip(1).peekable();
     while let Some(word) = rest.next() {
         let option = word.split('=').next().unwrap_or_default();
-        let dropped = ["--node", "--generator", "--crypto", "--json"].contains(&option);
+        let dropped = ["--node", "--generator", "--crypto", "--pipeline", "--json"].contains(&option);
         if !word.contains('=') && (dropped || option == "--docs") {
             // Its value, which --docs need not have.
             rest.next_if(|value| !value.starts_with('-'));

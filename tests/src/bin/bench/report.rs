@@ -6,6 +6,7 @@ use crate::cpu::Cost;
 use crate::generator::RoundTrip;
 use crate::header::Header;
 use crate::measure::{Measured, OVERLOAD, Samples};
+use crate::pipeline::PipelineRow;
 use crate::plan::Plan;
 use crate::spread::{Spread, median};
 use crate::subject::{Shape, Subject};
@@ -17,6 +18,7 @@ pub(crate) struct Report {
     pub(crate) header: Header,
     pub(crate) rows: Vec<Row>,
     pub(crate) crypto: Vec<CryptoRow>,
+    pub(crate) pipeline: Vec<PipelineRow>,
 }
 
 /// One subject at one size. Spreads are null where nothing was measured.
@@ -73,7 +75,13 @@ pub(crate) struct CryptoRow {
 
 impl Report {
     /// Of what was measured.
-    pub(crate) fn new(mut header: Header, plan: &Plan, measured: &Measured, crypto: Vec<CryptoRow>) -> Self {
+    pub(crate) fn new(
+        mut header: Header,
+        plan: &Plan,
+        measured: &Measured,
+        crypto: Vec<CryptoRow>,
+        pipeline: Vec<PipelineRow>,
+    ) -> Self {
         let samples = |subject, size| measured.samples.get(&(subject, size));
         let mut rows = Vec::new();
         for &size in &plan.sizes {
@@ -91,7 +99,7 @@ impl Report {
         header.disturbed = measured.samples.values().map(|samples| samples.disturbed).sum();
         header.left_out =
             measured.left_out.iter().map(|(subject, why)| format!("{subject}: {}", first_line(why))).collect();
-        Self { header, rows, crypto }
+        Self { header, rows, crypto, pipeline }
     }
 
     /// The rows of a size.
