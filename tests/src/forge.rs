@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use anytun_common::wire::satp::{HEADER, Header, MAX_TAG, PAYLOAD_TYPE};
 use anytun_xdp::satp::{Keys, Role};
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
 
 use crate::crypto::Crypto;
 use crate::namespace::Namespace;
@@ -18,6 +18,8 @@ pub const IPV4: u16 = 0x0800;
 
 /// How long a packet that must come may take, and how long one is waited for that must not.
 const REPLY: Duration = Duration::from_secs(5);
+/// Room for what has come and was not read yet, in octets as the kernel counts them: thousands of packets.
+const ROOM: usize = 8 << 20;
 
 /// One who seals packets for a service with the keys of a client.
 pub struct Forger {
@@ -72,6 +74,7 @@ impl Outlet {
         let socket = namespace.enter(|| UdpSocket::bind((address, port)))?;
         let socket = socket.with_context(|| format!("cannot bind {address} port {port} in {}", namespace.name()))?;
         socket.set_read_timeout(Some(REPLY))?;
+        setsockopt(&socket, sockopt::RcvBufForce, &ROOM)?;
         Ok(Self { socket })
     }
 
@@ -95,12 +98,18 @@ impl Outlet {
 
     /// Whether nothing has come and is waiting to be read.
     pub fn is_silent(&self) -> Result<bool> {
+        Ok(self.waiting()?.is_none())
+    }
+
+    /// A datagram that has come and was not read yet.
+    pub fn waiting(&self) -> Result<Option<Vec<u8>>> {
+        let mut buffer = [0; 2048];
         self.socket.set_nonblocking(true)?;
-        let result = self.socket.recv_from(&mut [0; 2048]);
+        let result = self.socket.recv_from(&mut buffer);
         self.socket.set_nonblocking(false)?;
         match result {
-            Ok(_) => Ok(false),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
+            Ok((length, _)) => Ok(Some(buffer[..length].to_vec())),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error).context("cannot read a socket"),
         }
     }

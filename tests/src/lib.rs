@@ -3,6 +3,7 @@
 
 pub mod capture;
 pub mod config;
+pub mod counters;
 pub mod crypto;
 pub mod daemon;
 pub mod evidence;

@@ -55,7 +55,7 @@ enum Task {
     ///
     /// Builds the programs optimised, asks for the peers (nginx, socat, coturn, nftables) where they are missing and goes
     /// without those that cannot be had. `cargo xtask bench --help` lists its options, among them --quick, --only,
-    /// --sizes, --rounds, --json FILE and --docs.
+    /// --sizes, --rounds, --profile, --json FILE and --docs.
     #[command(disable_help_flag = true)]
     Bench {
         /// Options of the benchmark.

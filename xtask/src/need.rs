@@ -38,6 +38,7 @@ const CLANG_TOO_NEW: u32 = 22;
 const BUILD: &str = "to build libxdp and libbpf";
 const LAB: &str = "for the demonstration and the end-to-end tests";
 const PEER: &str = "for the benchmark to compare with";
+const PROFILE: &str = "for the benchmark's profile of the node";
 const CHARTS: &str = "for the benchmark's charts";
 
 /// Everything that the distribution provides, apart from what builds the XDP program.
@@ -66,11 +67,12 @@ pub(crate) const NEEDS: [Need; 16] = [
 ];
 
 /// What the benchmark does without where it is not to be had.
-pub(crate) const BENCHMARK_NEEDS: [Need; 6] = [
+pub(crate) const BENCHMARK_NEEDS: [Need; 7] = [
     Need { name: "nft", purpose: PEER, package: "nftables", sign: Sign::Program },
     Need { name: "nginx", purpose: PEER, package: "libnginx-mod-stream", sign: Sign::Program },
     Need { name: "socat", purpose: PEER, package: "socat", sign: Sign::Program },
     Need { name: "turnserver", purpose: PEER, package: "coturn", sign: Sign::Program },
+    Need { name: "perf", purpose: PROFILE, package: "linux-perf", sign: Sign::Program },
     Need { name: "rsvg-convert", purpose: CHARTS, package: "librsvg2-bin", sign: Sign::Program },
     Need { name: "DejaVu fonts", purpose: CHARTS, package: "fonts-dejavu-core", sign: Sign::Font("truetype/dejavu") },
 ];

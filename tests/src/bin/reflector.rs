@@ -37,6 +37,9 @@ struct Arguments {
     /// Forward in the XDP program, without sockets
     #[arg(long)]
     in_kernel: bool,
+    /// Never sleep, as a node with `idle = "spin"`
+    #[arg(long)]
+    spin: bool,
 }
 
 type Mac = [u8; 6];
@@ -44,7 +47,7 @@ type Mac = [u8; 6];
 type Addresses = [u8; 12];
 
 fn main() -> Result<()> {
-    let Arguments { ports, queues, in_kernel } = Arguments::parse();
+    let Arguments { ports, queues, in_kernel, spin } = Arguments::parse();
     ensure!(ports.len() <= 2 && queues <= QUEUES, "at most two interfaces of {QUEUES} queues");
     let links = ports.iter().map(|(name, _)| Link::find(name)).collect::<Result<Vec<_>, _>>()?;
     let leaving = |from: usize| (from + 1) % links.len();
@@ -88,11 +91,11 @@ fn main() -> Result<()> {
         program.attach(&link.name, aya::programs::XdpMode::Driver)?;
     }
     // Threads inherit it.
-    let _real_time = RealTime::begin()?;
+    let _real_time = (!spin).then(RealTime::begin).transpose()?;
     let addresses: Arc<[Addresses]> = (0..links.len()).map(addresses).collect();
     for (queue, xsk) in sockets.into_iter().enumerate() {
         let addresses = Arc::clone(&addresses);
-        thread::Builder::new().name(format!("reflect-{queue}")).spawn(move || reflect(xsk, &addresses))?;
+        thread::Builder::new().name(format!("reflect-{queue}")).spawn(move || reflect(xsk, &addresses, spin))?;
     }
     println!("ready");
     // Killed when it is no more wanted; the program goes with the process.
@@ -102,7 +105,7 @@ fn main() -> Result<()> {
 }
 
 /// Reflects the packets of one queue of every interface, for ever.
-fn reflect(mut io: Xsk, addresses: &[Addresses]) {
+fn reflect(mut io: Xsk, addresses: &[Addresses], spin: bool) {
     let mut frames = Vec::with_capacity(BATCH);
     let mut idle = 0;
     loop {
@@ -125,7 +128,7 @@ fn reflect(mut io: Xsk, addresses: &[Addresses]) {
             }
         }
         io.kick();
-        idle = if total > 0 { 0 } else { idle + 1 };
+        idle = if total > 0 || spin { 0 } else { idle + 1 };
         if idle >= IDLE_TURNS {
             io.wait(LONGEST_SLEEP);
             idle = 0;

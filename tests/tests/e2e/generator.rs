@@ -1,7 +1,7 @@
 //! The generator and sink, `anytun-gen`: what it sends arrives, what it receives it knows again.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -20,9 +20,9 @@ use crate::{Case, case};
 /// Clients of the node: two pairs.
 const CLIENTS: u16 = 4;
 /// Where the service is.
-const SERVICE: &str = "192.0.2.53";
+pub(crate) const SERVICE: &str = "192.0.2.53";
 /// The outer address of the sending clients.
-const SOURCE: &str = "198.18.0.1";
+pub(crate) const SOURCE: &str = "198.18.0.1";
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -30,16 +30,17 @@ pub(crate) fn cases() -> Vec<Case> {
         case("generator/round-trip", round_trip),
         case("generator/search", search),
         case("generator/satp", satp),
+        case("generator/every-load", every_load),
         case("generator/pcap", pcap),
         case("generator/refusals", refusals),
     ]
 }
 
 /// A namespace with both interfaces of the generator, and one for whatever is between them.
-struct Bench {
-    generator: Namespace,
-    relay: Namespace,
-    directory: TempDir,
+pub(crate) struct Bench {
+    pub(crate) generator: Namespace,
+    pub(crate) relay: Namespace,
+    pub(crate) directory: TempDir,
 }
 
 impl Bench {
@@ -53,7 +54,7 @@ impl Bench {
     }
 
     /// Two interfaces with a relay between, which has the address of the service.
-    fn relayed() -> Result<Self> {
+    pub(crate) fn relayed() -> Result<Self> {
         let bench = Self::empty()?;
         let Self { generator, relay, .. } = &bench;
         for (here, there, network) in [("gen0", "link0", "198.18.0"), ("sink0", "link1", "198.19.0")] {
@@ -77,14 +78,14 @@ impl Bench {
         links.iter().try_for_each(|link| namespace.ip(&format!("link set {link} up")).map(drop))
     }
 
-    /// Starts a node for the clients, all with the same crypto.
-    fn node(&self, crypto: &dyn Fn(u16) -> Crypto) -> Result<Node> {
+    /// Starts a node for so many clients.
+    pub(crate) fn node(&self, clients: u16, crypto: &dyn Fn(u16) -> Crypto) -> Result<Node> {
         let service = Service::new("anycast", (SERVICE.parse::<IpAddr>()?, PORT).into());
-        let clients = (0..CLIENTS).map(|number| Client {
+        let clients = (0..clients).map(|number| Client {
             name: format!("client{number}"),
             service: "anycast".to_owned(),
             mux: number,
-            addresses: vec![IpAddr::from([10, 20, 0, number as u8])],
+            addresses: vec![inner(number).into()],
             crypto: crypto(number),
         });
         let config = Config { services: vec![service], clients: clients.collect(), ..Config::new(&["link0", "link1"]) };
@@ -116,7 +117,7 @@ impl Bench {
     }
 
     /// What the options for the clients of the node are.
-    fn clients(&self) -> Result<String> {
+    pub(crate) fn clients(&self) -> Result<String> {
         let config = self.directory.path().join("node.toml");
         let mac = mac(&self.relay, "link1")?;
         Ok(format!(
@@ -124,6 +125,11 @@ impl Bench {
             config.display()
         ))
     }
+}
+
+/// The inner address of a client.
+pub(crate) fn inner(number: u16) -> Ipv4Addr {
+    Ipv4Addr::new(10, 20, 0, number as u8)
 }
 
 /// A number of a result.
@@ -195,11 +201,11 @@ fn search() -> Result<()> {
 
 /// Clients of a node reach each other, with either engine, default crypto and none.
 fn satp() -> Result<()> {
-    for (index, name) in ["default", "null"].into_iter().enumerate() {
+    for name in ["default", "null"] {
         let bench = Bench::relayed()?;
-        let node = bench.node(&|number| {
+        let node = bench.node(CLIENTS, &|number| {
             let [default, null, ..] = combinations(&format!("passphrase of client {number}"));
-            [default, null][index].1.clone()
+            if name == "null" { null.1 } else { default.1 }
         })?;
         let clients = bench.clients()?;
         let mut first = 0;
@@ -219,11 +225,36 @@ fn satp() -> Result<()> {
     Ok(())
 }
 
+/// Whatever the load is, above what the machine carries, too: packets may be lost, but none comes twice, overtakes another
+/// one of its client, or is changed.
+fn every_load() -> Result<()> {
+    for name in ["default", "null"] {
+        let bench = Bench::relayed()?;
+        let node = bench.node(CLIENTS, &|number| {
+            let [default, null, ..] = combinations(&format!("passphrase of client {number}"));
+            if name == "null" { null.1 } else { default.1 }
+        })?;
+        let clients = bench.clients()?;
+        let mut first = 0;
+        for rate in ["5k", "20k", "100k", "300k", "max"] {
+            let line = format!("{clients} --first-sequence {first} --rate {rate} --duration 1s --size imix");
+            let result = bench.measure(&line)?;
+            ensure!(number(&result, "received")? > 0, "{name} at {rate}: {result}");
+            for fault in ["duplicated", "reordered", "corrupt", "foreign"] {
+                ensure!(number(&result, fault)? == 0, "{fault}, {name} at {rate}: {result}");
+            }
+            first = number(&result, "last_sequence")? + 1;
+            node.status()?.ensure_ledgers_hold()?;
+        }
+    }
+    Ok(())
+}
+
 /// A file of sealed packets is what `tcpdump` reads and a node accepts, once.
 fn pcap() -> Result<()> {
     const COUNT: u64 = 200;
     let bench = Bench::relayed()?;
-    let node = bench.node(&|number| Crypto::passphrase(&format!("passphrase of client {number}")))?;
+    let node = bench.node(CLIENTS, &|number| Crypto::passphrase(&format!("passphrase of client {number}")))?;
     let file = bench.directory.path().join("sealed.pcap");
     let line = format!(
         "pcap --interface gen0 --sink sink0 {} --out {} --count {COUNT} --size imix --first-sequence 1000",

@@ -1,8 +1,6 @@
 //! End-to-end tests: a node between the real daemons, in namespaces. One trial after the other, because they measure and
 //! share the machine. Without root every trial is skipped, which the first line says.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -19,6 +17,7 @@ mod generator;
 mod idle;
 mod ledger;
 mod matrix;
+mod overload;
 mod passing;
 mod refusal;
 mod reload;
@@ -51,6 +50,7 @@ fn main() -> ExitCode {
         secrets::cases(),
         demo::cases(),
         generator::cases(),
+        overload::cases(),
     ];
     let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();
     let unprivileged = obstacle() == Some(Obstacle::NotRoot);
@@ -78,19 +78,8 @@ fn trial((name, work): Case) -> Trial {
 
 /// Runs a test; a failure carries the logs and the last status of everything that ran.
 fn run(work: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
-    if let Some(obstacle) = obstacle() {
-        return Err(obstacle.to_string().into());
+    match obstacle() {
+        Some(obstacle) => Err(obstacle.to_string().into()),
+        None => evidence::gather(work).map_err(Failed::from),
     }
-    evidence::take();
-    let why = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(panic) => message(&*panic),
-    };
-    Err(format!("{why}\n{}", evidence::take()).into())
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    format!("panicked: {}", text.unwrap_or("with something that is no text"))
 }

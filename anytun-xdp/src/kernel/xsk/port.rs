@@ -76,8 +76,18 @@ impl Port {
     /// Takes received packets out of the RX ring; returns how many descriptors it wrote.
     pub(super) fn take_received(&mut self, descs: &mut [FrameDesc]) -> usize {
         let given = self.gauge.as_ref().map(Gauge::given);
-        // SAFETY: what is in the RX ring came from this port's FILL ring, so from the UMEM that the socket is bound to.
-        let count = unsafe { self.rx.consume(descs) };
+        let mut count = 0;
+        while count < descs.len() {
+            // Until nothing comes: only then has the ring been looked at. It hands out what it saw there before, without
+            // looking whether there is more.
+            //
+            // SAFETY: what is in the RX ring came from this port's FILL ring, so from the UMEM that the socket is bound to.
+            let more = unsafe { self.rx.consume(&mut descs[count..]) };
+            if more == 0 {
+                break;
+            }
+            count += more;
+        }
         self.in_fill -= count as u64;
         match (&self.gauge, given) {
             (Some(gauge), Some(given)) if count < descs.len() => gauge.emptied(given),

@@ -1,5 +1,5 @@
 //! A subject on a topology of its own, and one measurement of it. While others are measured it costs nothing: it has no
-//! packets.
+//! packets, or it rests.
 
 use std::cell::Cell;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::cpu::{Clocks, Cost};
 use crate::drops::Links;
 use crate::generator::{Generator, Load, Outcome};
 use crate::relay::{Programs, Relay};
-use crate::subject::Subject;
+use crate::subject::{Shape, Subject};
 use crate::topology::Topology;
 use crate::traffic::{Size, Traffic};
 
@@ -53,9 +53,18 @@ impl Contestant {
     pub(crate) fn new(subject: Subject, directory: &Path, programs: &Programs) -> Result<Self> {
         let directory = directory.join(subject.to_string().replace('/', "-"));
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        let topology = Topology::new(subject.shape().queues())?;
+        let topology = Topology::new(subject.shape().queues(), subject.shape() == Shape::Spinning)?;
         let (relay, traffic) = Relay::start(subject, &topology, &directory, programs)?;
-        Ok(Self { subject, relay, traffic, topology, directory, next_sequence: Cell::new(0) })
+        let mut contestant = Self { subject, relay, traffic, topology, directory, next_sequence: Cell::new(0) };
+        contestant.rest();
+        Ok(contestant)
+    }
+
+    /// Ends the subject until it is started anew if it uses its processor without packets, too.
+    pub(crate) fn rest(&mut self) {
+        if self.subject.shape() == Shape::Spinning {
+            self.relay = Relay::Kernel;
+        }
     }
 
     /// Starts the subject anew, so that what one process was lucky with, such as its place in memory, does not stay.

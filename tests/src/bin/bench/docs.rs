@@ -19,6 +19,10 @@ const BEGIN: &str = "<!-- measured: written by cargo xtask bench --docs -->";
 const END: &str = "<!-- end of measured -->";
 /// Where the charts are, beside the document.
 const CHARTS: &str = "benchmarks";
+/// What the profiles are.
+const PROFILED: &str = "Samples of the relay's processor at the peak (`perf record -e cpu-clock`), those of the worker and \
+    of the threads that receive for the relay's interfaces. Where interrupts are off a sample is late: it counts where they \
+    are on again, so locks and what ends them have too much, and what they protect too little.";
 /// What turns SVG into PNG.
 const PNG: &str = "rsvg-convert";
 
@@ -63,6 +67,13 @@ fn measured(report: &Report, charts: &[(&str, String)]) -> String {
     }
     for size in report.sizes() {
         text += &format!("\n### {}\n\n{}", size_title(size), table::markdown(report, size));
+    }
+    let checked = report.checked_rows();
+    if !checked.is_empty() {
+        text += &format!("\n### Every packet checked\n\n{}", table::checked(&checked));
+    }
+    if !report.profiles.is_empty() {
+        text += &format!("\n### Where the time goes\n\n{PROFILED}\n\n{}", table::profiles(&report.profiles));
     }
     if !report.crypto.is_empty() {
         text += &format!("\n### Sealing and opening\n\n{}", table::crypto(&report.crypto));
@@ -159,7 +170,8 @@ fn groups(
         let rows = sizes.iter().map(|&size| report.rows_of(size).find(|row| row.subject == subject));
         rows.flat_map(|row| row.map_or_else(|| vec![None], &bars)).collect()
     };
-    subjects.into_iter().map(|subject| (subject.to_string(), of(subject))).collect()
+    let groups = subjects.into_iter().map(|subject| (subject.to_string(), of(subject)));
+    groups.filter(|(_, bars): &(String, Vec<Option<Spread>>)| bars.iter().any(Option::is_some)).collect()
 }
 
 #[cfg(test)]

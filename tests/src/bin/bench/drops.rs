@@ -1,8 +1,7 @@
 //! What the interfaces count: packets that arrived, and packets that found the relay's receiving ring full.
 
-use anyhow::{Context, Result};
-use anytun_tests::namespace::output;
-use serde::Deserialize;
+use anyhow::Result;
+use anytun_tests::counters::Counters;
 
 use crate::topology::Topology;
 
@@ -20,16 +19,10 @@ pub(crate) struct Links {
 impl Links {
     /// Reads them.
     pub(crate) fn read(topology: &Topology, one_interface: bool) -> Result<Self> {
-        let text = topology.generator.ip("-j -s link")?;
-        let links: Vec<Link> = serde_json::from_str(&text).with_context(|| format!("ip printed {text}"))?;
-        let find = |name: &str| links.iter().find(|link| link.ifname == name).context("a link is gone");
-        let sink = find(if one_interface { "gen0" } else { "sink0" })?;
-        let text = output(topology.generator.command("ethtool").args(["-S", "gen0"]))?;
-        // Frames of an XDP program are counted apart, by the receiving end's queues.
-        let frames: u64 = text.lines().filter_map(xmit_errors).sum();
-        let tx = &find("gen0")?.stats64.tx;
-        let ring_full = tx.dropped.max(frames) as f64;
-        Ok(Self { arrived: sink.stats64.rx.packets as f64, sent: tx.packets as f64 + ring_full, ring_full })
+        let source = Counters::read(&topology.generator, "gen0")?;
+        let sink = if one_interface { source } else { Counters::read(&topology.generator, "sink0")? };
+        let ring_full = source.dropped.max(source.frames_refused) as f64;
+        Ok(Self { arrived: sink.received as f64, sent: source.sent as f64 + ring_full, ring_full })
     }
 
     /// What was added since `before`.
@@ -39,43 +32,5 @@ impl Links {
             sent: self.sent - before.sent,
             ring_full: self.ring_full - before.ring_full,
         }
-    }
-}
-
-/// The value of a line such as `tx_queue_0_xdp_xmit_errors: 17`.
-fn xmit_errors(line: &str) -> Option<u64> {
-    let (name, value) = line.trim().split_once(": ")?;
-    (name.starts_with("tx_queue_") && name.ends_with("_xdp_xmit_errors")).then(|| value.parse().ok())?
-}
-
-/// What `ip -j -s link` prints.
-#[derive(Deserialize)]
-struct Link {
-    ifname: String,
-    stats64: Stats,
-}
-
-#[derive(Deserialize)]
-struct Stats {
-    rx: Counters,
-    tx: Counters,
-}
-
-#[derive(Deserialize)]
-struct Counters {
-    packets: u64,
-    dropped: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_of_all_queues_count() {
-        assert_eq!(xmit_errors("     tx_queue_0_xdp_xmit_errors: 17"), Some(17));
-        assert_eq!(xmit_errors("     tx_queue_11_xdp_xmit_errors: 2"), Some(2));
-        assert_eq!(xmit_errors("     rx_queue_0_xdp_packets: 3"), None);
-        assert_eq!(xmit_errors("NIC statistics:"), None);
     }
 }

@@ -33,12 +33,14 @@ mod measure;
 mod pipeline;
 mod plan;
 mod plot;
+mod profile;
 mod progress;
 mod relay;
 mod report;
 mod rows;
 mod spread;
 mod subject;
+mod sweep;
 mod table;
 mod topology;
 mod traffic;
@@ -66,6 +68,9 @@ struct Arguments {
     /// Octets of the Ethernet frames without FCS, and imix [default: 64,512,1400,imix, or 64 with --quick]
     #[arg(long, value_name = "SIZE,..", value_delimiter = ',')]
     sizes: Vec<Size>,
+    /// Sample where the time of the node goes at its peak (perf), which the whole does without being asked
+    #[arg(long)]
+    profile: bool,
     /// How often each is measured [default: 5, or 3 with --quick]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
@@ -136,12 +141,12 @@ fn bench(arguments: &Arguments) -> Result<bool> {
         plan: &plan,
         generator: &generator,
         programs: &programs,
-        progress: Progress::new(plan.total(plan.subjects.len())),
+        progress: Progress::new(plan.total(plan.subjects.iter().copied())),
     };
     let absent = measured.left_out.len();
     let mut contestants = set_up(&plan, directory.path(), &programs, &bench.progress, &stop, &mut measured)?;
     let not_installed = measured.left_out.iter().filter(|(subject, _)| missing(*subject).is_some()).count() - absent;
-    bench.progress = Progress::new(plan.total(contestants.len()));
+    bench.progress = Progress::new(plan.total(contestants.iter().map(|contestant| contestant.subject)));
     bench.run(&mut contestants, &mut measured)?;
     drop(contestants);
     let (crypto, pipeline) = (rows::read(arguments.crypto.as_deref())?, rows::read(arguments.pipeline.as_deref())?);
@@ -162,6 +167,7 @@ fn plan(arguments: &Arguments) -> Plan {
     }
     plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
     plan.engine = arguments.engine;
+    plan.profile |= arguments.profile;
     plan
 }
 
@@ -208,6 +214,13 @@ fn show(report: &Report, arguments: &Arguments) -> Result<()> {
     }
     for size in report.sizes() {
         println!("\n{}", table::terminal(report, size));
+    }
+    let checked = report.checked_rows();
+    if !checked.is_empty() {
+        println!("{}", table::checked(&checked));
+    }
+    if !report.profiles.is_empty() {
+        println!("{}", table::profiles(&report.profiles));
     }
     if !report.crypto.is_empty() {
         println!("{}", table::crypto(&report.crypto));

@@ -8,9 +8,11 @@ use crate::contestant::{Contestant, Observation};
 use crate::cpu::Cost;
 use crate::generator::{Generator, Outcome, RoundTrip};
 use crate::plan::Plan;
+use crate::profile::{self, Profile};
 use crate::progress::Progress;
 use crate::relay::Programs;
-use crate::subject::Subject;
+use crate::subject::{Shape, Subject};
+use crate::sweep::Checked;
 use crate::traffic::Size;
 
 /// The loss that counts as none.
@@ -21,7 +23,9 @@ pub(crate) const OVERLOAD: u64 = 8;
 const HIGHEST_RATE: u64 = 12_000_000;
 /// The most packets a second beside round trips: what the generator's sockets send and receive on one processor without
 /// making the round trips longer themselves.
-pub(crate) const MOST_BESIDE: u64 = 250_000;
+const MOST_BESIDE: u64 = 250_000;
+/// The same where the threads that receive for the relay are on that processor, too.
+const MOST_BESIDE_ALL: u64 = 100_000;
 /// A generator that sends less than this part of what it was asked for is at its limit, and so is the peak if as much of
 /// that comes out.
 const GENERATOR_LIMIT: f64 = 0.9;
@@ -43,8 +47,10 @@ pub(crate) struct Samples {
     pub(crate) half_load: Vec<RoundTrip>,
     /// Packets a second beside the round trips of `half_load`.
     pub(crate) half_load_rate: u64,
-    /// Packets that came twice, too late or changed at half load.
-    pub(crate) faults: u64,
+    /// What became of every packet at several loads.
+    pub(crate) checked: Vec<Checked>,
+    /// Where the time goes at the peak.
+    pub(crate) profile: Option<Profile>,
     /// Whether the generator was at its limit where the peak is.
     pub(crate) generator_bound: bool,
     pub(crate) repeats: u32,
@@ -79,9 +85,23 @@ impl Bench<'_> {
                 }
             }
             self.all(&mut field, size, measured, |bench, contestant, samples| bench.search(contestant, size, samples))?;
+            for subject in self.plan.subjects.iter().filter(|subject| subject.is_for_latency()) {
+                // The same load as that of the one whose threads are where those of all others are.
+                let other = measured.samples.get(&(subject.with_shape(Shape::TwoInterfaces), size));
+                let best_rate = other.map_or(subject.modest_rate(), |samples| samples.best_rate);
+                measured.samples.entry((*subject, size)).or_default().best_rate = best_rate;
+            }
             for round in 0..self.plan.rounds {
                 self.all(&mut field, size, measured, |bench, contestant, samples| {
                     bench.round(contestant, size, round, samples)
+                })?;
+            }
+            field.retain(|contestant| contestant.subject.is_checked());
+            self.all(&mut field, size, measured, |bench, contestant, samples| bench.sweep(contestant, size, samples))?;
+            if self.plan.profile && self.plan.sizes.first() == Some(&size) && profile::obstacle().is_none() {
+                field.retain(|contestant| contestant.subject.is_profiled());
+                self.all(&mut field, size, measured, |bench, contestant, samples| {
+                    bench.profile(contestant, size, samples)
                 })?;
             }
         }
@@ -114,6 +134,9 @@ impl Bench<'_> {
 
     /// Doubles the rate until less and less comes out, then looks around the best one.
     fn search(&mut self, contestant: &Contestant, size: Size, samples: &mut Samples) -> Result<()> {
+        if contestant.subject.is_for_latency() {
+            return Ok(());
+        }
         let at_limit = |outcome: &Outcome, rate: u64| outcome.send_pps < GENERATOR_LIMIT * rate as f64;
         let mut best = 0.0;
         let mut try_rate = |rate: u64, samples: &mut Samples| -> Result<Observation> {
@@ -142,11 +165,14 @@ impl Bench<'_> {
         }
         let (pps, rate) = (kilo(best), kilo(samples.best_rate as f64));
         let line = format!("{size:>4}  {:<28} search   {pps:>8} at {rate} offered", name(contestant));
-        self.progress.done(self.plan.times(0)[0], &line);
+        self.progress.done(self.plan.search_time(contestant.subject), &line);
         Ok(())
     }
 
     fn round(&mut self, contestant: &mut Contestant, size: Size, round: u32, samples: &mut Samples) -> Result<()> {
+        if contestant.subject.is_for_latency() {
+            return self.latency_round(contestant, size, round, samples);
+        }
         if self.plan.restart {
             contestant.restart(self.programs)?;
         }
@@ -160,8 +186,10 @@ impl Bench<'_> {
         samples.overload.push(flood.outcome.receive_pps);
         samples.overload_rate.push(flood.outcome.send_pps);
 
-        if round < self.plan.slow_rounds {
+        if round < self.plan.lossless_rounds {
             self.lossless(contestant, size, peak, samples)?;
+        }
+        if round < self.plan.round_trip_rounds {
             self.round_trips(contestant, size, peak, samples)?;
         }
         let (peak, flooded, cost) = (kilo(peak), kilo(flood.outcome.receive_pps), seen.cost.total());
@@ -170,7 +198,33 @@ impl Bench<'_> {
             name(contestant),
             round + 1
         );
-        self.progress.done(self.plan.times(round)[1], &line);
+        self.progress.done(self.plan.round_time(contestant.subject, round), &line);
+        Ok(())
+    }
+
+    /// A round of a subject of which only round trips are measured.
+    fn latency_round(
+        &mut self,
+        contestant: &mut Contestant,
+        size: Size,
+        round: u32,
+        samples: &mut Samples,
+    ) -> Result<()> {
+        if round >= self.plan.round_trip_rounds {
+            return Ok(());
+        }
+        contestant.restart(self.programs)?;
+        let result = self.round_trips(contestant, size, samples.best_rate as f64, samples);
+        contestant.rest();
+        result?;
+        let p50 = |trips: &[RoundTrip]| trips.last().map_or(f64::NAN, |trip| trip.p50);
+        let (idle, half) = (p50(&samples.idle), p50(&samples.half_load));
+        let line = format!(
+            "{size:>4}  {:<28} round {}  {idle:>5.0} us there and back, {half:.0} us at half load",
+            name(contestant),
+            round + 1
+        );
+        self.progress.done(self.plan.round_time(contestant.subject, round), &line);
         Ok(())
     }
 
@@ -200,15 +254,16 @@ impl Bench<'_> {
     fn round_trips(&mut self, contestant: &Contestant, size: Size, peak: f64, samples: &mut Samples) -> Result<()> {
         let idle = self.observe(contestant, size, &self.plan.round_trips(None), samples)?.outcome;
         samples.idle.extend(idle.round_trip_us);
-        let load = (peak as u64 / 2).min(MOST_BESIDE);
+        let most = if contestant.subject.is_for_latency() { MOST_BESIDE_ALL } else { MOST_BESIDE };
+        let load = (peak as u64 / 2).min(most);
         let half = self.observe(contestant, size, &self.plan.round_trips(Some(load)), samples)?.outcome;
         samples.half_load_rate = load;
         samples.half_load.extend(half.round_trip_us);
-        samples.faults += half.duplicated + half.reordered + half.corrupt;
+        samples.checked.push(Checked::new(load, &half));
         Ok(())
     }
 
-    fn observe(
+    pub(crate) fn observe(
         &self,
         contestant: &Contestant,
         size: Size,
@@ -222,7 +277,7 @@ impl Bench<'_> {
     }
 }
 
-fn name(contestant: &Contestant) -> String {
+pub(crate) fn name(contestant: &Contestant) -> String {
     contestant.subject.to_string()
 }
 

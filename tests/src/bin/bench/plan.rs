@@ -6,6 +6,9 @@ use crate::generator::{Engine, Load};
 use crate::subject::{Shape, Subject};
 use crate::traffic::Size;
 
+/// What a run takes besides its traffic.
+const BESIDES: Duration = Duration::from_millis(320);
+
 /// The rates that a benchmark of one subject and one size goes through.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -13,8 +16,10 @@ pub(crate) struct Plan {
     pub(crate) sizes: Vec<Size>,
     /// Runs at the peak and in overload.
     pub(crate) rounds: u32,
-    /// Of the rounds, in how many the lossless rate is searched and round trips are measured.
-    pub(crate) slow_rounds: u32,
+    /// Of the rounds, in how many the lossless rate is searched.
+    pub(crate) lossless_rounds: u32,
+    /// Of the rounds, in how many round trips are measured.
+    pub(crate) round_trip_rounds: u32,
     /// A run of the search for the peak or the lossless rate.
     step: Duration,
     /// A run that counts.
@@ -24,8 +29,12 @@ pub(crate) struct Plan {
     pub(crate) search_steps: u32,
     /// Rates around the best one of the doubling, as parts of it.
     pub(crate) refinements: &'static [f64],
-    /// Round trips of a run.
+    /// Round trips a second.
     probes: u32,
+    /// Loads at which every packet is checked, as parts of the peak.
+    pub(crate) checked_loads: &'static [f64],
+    /// Whether the node is profiled at the peak of the first size.
+    pub(crate) profile: bool,
     /// Whether subjects are started anew for every round.
     pub(crate) restart: bool,
     pub(crate) engine: Engine,
@@ -38,13 +47,16 @@ impl Plan {
             subjects: Subject::ALL.to_vec(),
             sizes: vec![Size::Octets(64), Size::Octets(512), Size::Octets(1400), Size::Imix],
             rounds: 5,
-            slow_rounds: 3,
+            lossless_rounds: 3,
+            round_trip_rounds: 5,
             step: Duration::from_millis(500),
             run: Duration::from_secs(2),
             warm_up: Duration::from_millis(200),
             search_steps: 6,
             refinements: &[0.6, 0.7, 0.84, 1.19, 1.41],
-            probes: 2000,
+            probes: 2500,
+            checked_loads: &[0.1, 0.3, 0.5, 0.7, 0.9],
+            profile: true,
             restart: true,
             engine: Engine::Xdp,
         }
@@ -52,18 +64,20 @@ impl Plan {
 
     /// All main subjects at 64 octets, in under two minutes.
     pub(crate) fn quick() -> Self {
-        let main = |subject: &Subject| subject.shape() == Shape::TwoInterfaces;
+        let main = |subject: &Subject| matches!(subject.shape(), Shape::TwoInterfaces | Shape::Spinning);
         Self {
             subjects: Subject::ALL.into_iter().filter(main).collect(),
             sizes: vec![Size::Octets(64)],
             rounds: 3,
-            slow_rounds: 1,
+            lossless_rounds: 1,
+            round_trip_rounds: 1,
             step: Duration::from_millis(100),
             run: Duration::from_millis(250),
             warm_up: Duration::from_millis(30),
             search_steps: 3,
             refinements: &[0.75, 1.4],
-            probes: 300,
+            probes: 2000,
+            profile: false,
             restart: false,
             ..Self::full()
         }
@@ -84,26 +98,52 @@ impl Plan {
         Load { round_trips: Some(self.probes), engine: Engine::Xsk, ..self.load(rate, self.run) }
     }
 
+    /// A run at a rate in which every packet is checked.
+    pub(crate) fn checked(&self, rate: u64) -> Load {
+        Load { engine: Engine::Xsk, ..self.run(Some(rate)) }
+    }
+
     fn load(&self, rate: Option<u64>, time: Duration) -> Load {
         Load { rate, time, warm_up: self.warm_up, engine: self.engine, round_trips: None }
     }
 
-    /// About how long it takes: the search for the peak of one subject and size, and one round of it.
-    pub(crate) fn times(&self, round: u32) -> [Duration; 2] {
-        // What a run takes besides its traffic.
-        let more = self.warm_up + Duration::from_millis(320);
-        let search = (self.step + more) * (4 + self.refinements.len() as u32);
-        let mut once = (self.run + more) * 2;
-        if round < self.slow_rounds {
-            once += (self.step + more) * self.search_steps + (self.run + more) * 2;
-        }
-        [search, once]
+    /// About how long the search for the peak of one subject and size takes.
+    pub(crate) fn search_time(&self, subject: Subject) -> Duration {
+        if subject.is_for_latency() { Duration::ZERO } else { self.steps(4 + self.refinements.len() as u32) }
     }
 
-    /// About how long all of it takes for so many subjects.
-    pub(crate) fn total(&self, subjects: usize) -> Duration {
-        let [search, _] = self.times(0);
-        let rounds: Duration = (0..self.rounds).map(|round| self.times(round)[1]).sum();
-        (search + rounds) * (subjects * self.sizes.len()) as u32
+    /// About how long a round of one subject and size takes.
+    pub(crate) fn round_time(&self, subject: Subject, round: u32) -> Duration {
+        let trips = if round < self.round_trip_rounds { self.runs(2) } else { Duration::ZERO };
+        let lossless = if round < self.lossless_rounds { self.steps(self.search_steps) } else { Duration::ZERO };
+        if subject.is_for_latency() { trips } else { self.runs(2) + lossless + trips }
+    }
+
+    /// About how long checking every packet of one subject and size takes.
+    pub(crate) fn check_time(&self, subject: Subject) -> Duration {
+        if subject.is_checked() { self.runs(self.checked_loads.len() as u32) } else { Duration::ZERO }
+    }
+
+    /// About how long a profile of one subject takes.
+    pub(crate) fn profile_time(&self, subject: Subject) -> Duration {
+        if self.profile && subject.is_profiled() { self.runs(1) } else { Duration::ZERO }
+    }
+
+    /// About how long all of it takes for these subjects.
+    pub(crate) fn total(&self, subjects: impl IntoIterator<Item = Subject>) -> Duration {
+        let of = |subject| {
+            let rounds: Duration = (0..self.rounds).map(|round| self.round_time(subject, round)).sum();
+            self.search_time(subject) + rounds + self.check_time(subject)
+        };
+        let sizes = self.sizes.len() as u32;
+        subjects.into_iter().map(|subject| of(subject) * sizes + self.profile_time(subject)).sum()
+    }
+
+    fn runs(&self, number: u32) -> Duration {
+        (self.run + self.warm_up + BESIDES) * number
+    }
+
+    fn steps(&self, number: u32) -> Duration {
+        (self.step + self.warm_up + BESIDES) * number
     }
 }

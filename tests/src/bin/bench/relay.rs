@@ -104,8 +104,9 @@ fn plain(destination: SocketAddrV4, flows: u16) -> What {
 
 fn node(crypto: Crypto, shape: Shape, topology: &Topology, directory: &Path, program: &Path) -> Result<(Relay, What)> {
     let interfaces: &[&str] = if shape == Shape::OneInterface { &["link0"] } else { &["link0", "link1"] };
+    let idle = if shape == Shape::Spinning { "spin" } else { "sleep" };
     // A pair for each queue: the packets of one client stay on one.
-    let config = config(interfaces, shape.queues() as u16, crypto);
+    let config = Config { idle, ..config(interfaces, shape.queues() as u16, crypto) };
     let node = Node::start(program, &topology.relay, directory, &config)?;
     Ok((Relay::Node(node), What::Tunnel { config: directory.join("node.toml"), sealed: crypto == Crypto::Default }))
 }
@@ -165,6 +166,7 @@ fn reflector(shape: Shape, in_kernel: bool, topology: &Topology, directory: &Pat
     }
     words.extend(["--queues".to_owned(), shape.queues().to_string()]);
     words.extend(in_kernel.then(|| "--in-kernel".to_owned()));
+    words.extend((shape == Shape::Spinning).then(|| "--spin".to_owned()));
     let log = fresh(directory, "reflector.log")?;
     let process = Process::start("the reflector", &topology.relay, program, words, &log)?;
     ready(process, |process| Ok(process.log().contains("ready")))

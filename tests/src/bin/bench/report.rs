@@ -8,8 +8,10 @@ use crate::header::Header;
 use crate::measure::{Measured, OVERLOAD, Samples};
 use crate::pipeline::PipelineRow;
 use crate::plan::Plan;
+use crate::profile::{self, Profile};
 use crate::spread::{Spread, median};
 use crate::subject::{Shape, Subject};
+use crate::sweep::Checked;
 use crate::traffic::Size;
 
 /// Everything.
@@ -19,6 +21,17 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     pub(crate) crypto: Vec<CryptoRow>,
     pub(crate) pipeline: Vec<PipelineRow>,
+    pub(crate) profiles: Vec<ProfileRow>,
+}
+
+/// Where the time of the relay's processor goes at the peak of one subject.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct ProfileRow {
+    #[serde(serialize_with = "display")]
+    pub(crate) subject: Subject,
+    pub(crate) size: Size,
+    #[serde(flatten)]
+    pub(crate) profile: Profile,
 }
 
 /// One subject at one size. Spreads are null where nothing was measured.
@@ -46,13 +59,22 @@ pub(crate) struct Row {
     pub(crate) rtt_load_pps: u64,
     /// Round trips without load.
     pub(crate) rtt_idle_us: Option<RttRow>,
-    /// Packets that came twice, too late or changed at half load.
-    pub(crate) faults: u64,
+    /// Packets that came twice, too late or changed.
+    pub(crate) faults: Faults,
     /// Whether the generator was at its limit at the peak: then the relay may reach more.
     pub(crate) generator_bound: bool,
     /// Medians of the peaks divided.
     pub(crate) ratio_to_reflector: Option<f64>,
     pub(crate) ratio_to_best_peer: Option<f64>,
+}
+
+/// Packets that were not as they should be.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Faults {
+    /// How many there were at all loads together.
+    pub(crate) packets: u64,
+    /// At half load beside the round trips of every round and, of the node, at the loads of the sweep.
+    pub(crate) loads: Vec<Checked>,
 }
 
 /// Quantiles of round trips, in microseconds.
@@ -90,7 +112,8 @@ impl Report {
             let peers = Subject::ALL.into_iter().filter(|subject| subject.is_peer());
             let best_peer = peers.filter_map(peak).max_by(f64::total_cmp);
             for &subject in &plan.subjects {
-                if let Some(samples) = samples(subject, size).filter(|samples| !samples.peak.is_empty()) {
+                let is_measured = |samples: &&Samples| !samples.peak.is_empty() || !samples.idle.is_empty();
+                if let Some(samples) = samples(subject, size).filter(is_measured) {
                     rows.push(Row::new(subject, size, samples, reflector, best_peer));
                 }
             }
@@ -99,12 +122,24 @@ impl Report {
         header.disturbed = measured.samples.values().map(|samples| samples.disturbed).sum();
         header.left_out =
             measured.left_out.iter().map(|(subject, why)| format!("{subject}: {}", first_line(why))).collect();
-        Self { header, rows, crypto, pipeline }
+        let missing = profile::obstacle().filter(|_| plan.profile);
+        header.left_out.extend(missing);
+        let profile = |row: &Row| {
+            let profile = samples(row.subject, row.size)?.profile.clone()?;
+            Some(ProfileRow { subject: row.subject, size: row.size, profile })
+        };
+        let profiles = rows.iter().filter_map(profile).collect();
+        Self { header, rows, crypto, pipeline, profiles }
     }
 
     /// The rows of a size.
     pub(crate) fn rows_of(&self, size: Size) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(move |row| row.size == size)
+    }
+
+    /// The rows whose every packet was checked at several loads.
+    pub(crate) fn checked_rows(&self) -> Vec<&Row> {
+        self.rows.iter().filter(|row| row.subject.is_checked()).collect()
     }
 
     /// The sizes, in the order in which they were measured.
@@ -140,7 +175,10 @@ impl Row {
             rtt_us: RttRow::of(&samples.half_load),
             rtt_load_pps: samples.half_load_rate,
             rtt_idle_us: RttRow::of(&samples.idle),
-            faults: samples.faults,
+            faults: Faults {
+                packets: samples.checked.iter().map(Checked::faults).sum(),
+                loads: samples.checked.clone(),
+            },
             generator_bound: samples.generator_bound,
             ratio_to_reflector: ratio(reflector),
             ratio_to_best_peer: ratio(best_peer),

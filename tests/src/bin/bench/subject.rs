@@ -47,12 +47,14 @@ pub(crate) enum Shape {
     OneInterface,
     /// Two interfaces of two queues, two workers.
     TwoQueues,
+    /// Two interfaces of one queue, one worker that never sleeps and has its processor to itself.
+    Spinning,
 }
 
 impl Subject {
     /// All of them: the main ones, then those of other shapes.
-    pub(crate) const ALL: [Subject; 17] = {
-        use Shape::{OneInterface, TwoInterfaces, TwoQueues};
+    pub(crate) const ALL: [Subject; 20] = {
+        use Shape::{OneInterface, Spinning, TwoInterfaces, TwoQueues};
         [
             Subject::Node(Crypto::Default, TwoInterfaces),
             Subject::Node(Crypto::Null, TwoInterfaces),
@@ -71,6 +73,9 @@ impl Subject {
             Subject::Node(Crypto::Default, TwoQueues),
             Subject::Node(Crypto::Null, TwoQueues),
             Subject::Reflector(TwoQueues),
+            Subject::Node(Crypto::Default, Spinning),
+            Subject::Node(Crypto::Null, Spinning),
+            Subject::Reflector(Spinning),
         ]
     };
 
@@ -79,6 +84,31 @@ impl Subject {
         match self {
             Subject::Node(_, shape) | Subject::Reflector(shape) => shape,
             _ => Shape::TwoInterfaces,
+        }
+    }
+
+    /// Whether only its round trips are measured: its threads are not where those of the others are, so that packet rates and
+    /// processor time could not be compared.
+    pub(crate) fn is_for_latency(self) -> bool {
+        self.shape() == Shape::Spinning
+    }
+
+    /// Whether every packet is checked at several loads.
+    pub(crate) fn is_checked(self) -> bool {
+        matches!(self, Subject::Node(..)) && !self.is_for_latency()
+    }
+
+    /// Whether it is profiled.
+    pub(crate) fn is_profiled(self) -> bool {
+        matches!(self, Subject::Node(_, Shape::TwoInterfaces))
+    }
+
+    /// What it is told from by nothing but its shape.
+    pub(crate) const fn with_shape(self, shape: Shape) -> Self {
+        match self {
+            Subject::Node(crypto, _) => Subject::Node(crypto, shape),
+            Subject::Reflector(_) => Subject::Reflector(shape),
+            other => other,
         }
     }
 
@@ -111,6 +141,15 @@ impl Subject {
     /// What it is, in a few words.
     pub(crate) const fn description(self) -> &'static str {
         match self {
+            Subject::Node(Crypto::Default, Shape::Spinning) => {
+                "the node, `idle = \"spin\"`, with a processor of its own"
+            }
+            Subject::Node(Crypto::Null, Shape::Spinning) => {
+                "the node without cryptography, `idle = \"spin\"`, with a processor of its own"
+            }
+            Subject::Reflector(Shape::Spinning) => {
+                "the reflector, never sleeping, with a processor of its own (yardstick)"
+            }
             Subject::Node(Crypto::Default, _) => "the node: authenticate, decrypt, route, encrypt, sign",
             Subject::Node(Crypto::Null, _) => "the node without cryptography: look up, route, rewrite",
             Subject::Reflector(_) => "bare AF_XDP relay that only sets Ethernet addresses (yardstick)",
@@ -130,7 +169,7 @@ impl Shape {
     /// Queues of every interface, each with a worker.
     pub(crate) const fn queues(self) -> usize {
         match self {
-            Shape::TwoInterfaces | Shape::OneInterface => 1,
+            Shape::TwoInterfaces | Shape::OneInterface | Shape::Spinning => 1,
             Shape::TwoQueues => 2,
         }
     }
@@ -140,6 +179,7 @@ impl Shape {
             Shape::TwoInterfaces => "",
             Shape::OneInterface => "/1-interface",
             Shape::TwoQueues => "/2-queues",
+            Shape::Spinning => "-spin",
         }
     }
 }
@@ -195,6 +235,9 @@ mod tests {
             names.join(" "),
             "anytun-xdp/default anytun-xdp/null reflector xdp kernel nft-nat nginx socat coturn anytun uanytun"
         );
+        let spinning: Vec<_> =
+            Subject::ALL.iter().filter(|subject| subject.is_for_latency()).map(Subject::to_string).collect();
+        assert_eq!(spinning.join(" "), "anytun-xdp/default-spin anytun-xdp/null-spin reflector-spin");
         assert!(Subject::ALL.iter().all(|subject| subject.to_string().parse() == Ok(*subject)));
     }
 }

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::measure::kilo;
-use crate::report::{CryptoRow, Report, Row, RttRow};
+use crate::profile::Part;
+use crate::report::{CryptoRow, ProfileRow, Report, Row, RttRow};
 use crate::spread::Spread;
+use crate::sweep::Checked;
 use crate::traffic::Size;
 
 /// What the columns are called.
@@ -28,7 +30,9 @@ pub(crate) const LEGEND: &str = "Peak: packets a second that come out at the bes
     interface, which no relay here can empty in time at every moment. Overload: what comes out of 8 times the peak, or of \
     all that the generator can send (*). ns/packet: processor time of the relay at its peak, user + system + threads that \
     receive for its interfaces. Round trips, in microseconds, p50/p99, without load and at half the peak, but no more than 250 k: more would load the generator. The last column \
-    is the peak divided by that of the reflector and by that of the best peer. A peak marked > was limited by the generator.";
+    is the peak divided by that of the reflector and by that of the best peer. A peak marked > was limited by the generator. \
+    Rows -spin have round trips only, beside 100 k at most: the worker never sleeps and has a processor to itself, and the \
+    threads that receive for its interfaces run beside the generator, so that nothing else compares.";
 
 /// The table of a size for a terminal.
 pub(crate) fn terminal(report: &Report, size: Size) -> String {
@@ -58,6 +62,67 @@ pub(crate) fn markdown(report: &Report, size: Size) -> String {
     let mut text = format!("| {} |\n| --- |{}\n", COLUMNS.join(" | "), " ---: |".repeat(COLUMNS.len() - 1));
     for row in report.rows_of(size) {
         let _ = writeln!(text, "| {} |", cells(row).join(" | "));
+    }
+    text
+}
+
+/// What became of every packet at the loads of the sweep.
+pub(crate) fn checked(rows: &[&Row]) -> String {
+    let faults: u64 = rows.iter().map(|row| row.faults.packets).sum();
+    let mut text = match faults {
+        0 => {
+            "No packet came twice, too late (by client and sender ID) or changed at any of these loads.\n\n".to_owned()
+        }
+        _ => format!("{faults} packets came twice, too late (by client and sender ID) or changed.\n\n"),
+    };
+    text += "| subject | octets | loads, packets a second | packets | twice | too late | changed |\n";
+    text += "| --- | ---: | --- | ---: | ---: | ---: | ---: |\n";
+    for row in rows {
+        let loads = &row.faults.loads;
+        let mut rates: Vec<f64> = loads.iter().map(|load| load.sent_pps).collect();
+        rates.sort_unstable_by(f64::total_cmp);
+        let rates: Vec<_> = rates.into_iter().map(kilo).collect();
+        let sum = |field: fn(&Checked) -> u64| loads.iter().map(field).sum::<u64>();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            row.subject,
+            row.size,
+            rates.join(", "),
+            sum(|load| load.received),
+            sum(|load| load.duplicated),
+            sum(|load| load.reordered),
+            sum(|load| load.corrupt)
+        );
+    }
+    text
+}
+
+/// Where the time goes: the parts of all profiles side by side, then the functions of each.
+pub(crate) fn profiles(rows: &[ProfileRow]) -> String {
+    let heads: Vec<_> = rows.iter().map(|row| format!(" {} |", row.subject)).collect();
+    let mut text = format!("| part |{}\n| --- |{}\n", heads.concat(), " ---: |".repeat(rows.len()));
+    let line = |title: &str, counts: &dyn Fn(Part) -> bool| {
+        let share = |row: &ProfileRow| {
+            let parts = row.profile.parts.iter().filter(|(part, _)| counts(**part));
+            format!(" {:.1} % |", 100.0 * parts.map(|(_, share)| share).sum::<f64>())
+        };
+        format!("| {title} |{}\n", rows.iter().map(share).collect::<String>())
+    };
+    for part in Part::ALL {
+        text += &line(part.title(), &|other| other == part);
+    }
+    text += &line("all of the kernel's", &|part| part.is_of_kernel());
+    text += &line("all of the node's", &|part| !part.is_of_kernel());
+    for ProfileRow { subject, size, profile } in rows {
+        let title = size_title(*size).to_lowercase();
+        let _ = writeln!(text, "\n`{subject}`, {title}, {} samples:\n", profile.samples);
+        text += "| share | thread | part | function |\n| ---: | --- | --- | --- |\n";
+        for symbol in &profile.symbols {
+            let thread = if symbol.receiving { "receiving" } else { "worker" };
+            let (share, part) = (100.0 * symbol.share, symbol.part.title());
+            let _ = writeln!(text, "| {share:.1} % | {thread} | {part} | `{}` |", symbol.name.replace('|', "\\|"));
+        }
     }
     text
 }
@@ -95,7 +160,10 @@ fn cells(row: &Row) -> [String; 11] {
         pps(row.lossless_past_ring_pps),
         format!("{}{limit}", pps(row.overload_pps)),
         row.cpu_ns_per_packet.map_or_else(String::new, |spread| format!("{:.0}", spread.median)),
-        format!("{:.0}+{:.0}+{:.0}", parts.user, parts.system, parts.softirq),
+        match row.cpu_ns_per_packet {
+            Some(_) => format!("{:.0}+{:.0}+{:.0}", parts.user, parts.system, parts.softirq),
+            None => String::new(),
+        },
         round_trip(row.rtt_idle_us),
         round_trip(row.rtt_us),
         format!("{} / {}", ratio(row.ratio_to_reflector), ratio(row.ratio_to_best_peer)),

@@ -5,7 +5,8 @@
 //! ```
 //! Processor 0 has the generator, the sink and the threads that receive for gen0 and sink0, in real time, so that a slow
 //! sink is not taken for a slow relay. Processor 1 has the relay and the threads that receive for link0 and link1, at
-//! ordinary priority: what the kernel does for a relay is billed to it.
+//! ordinary priority: what the kernel does for a relay is billed to it. Only where a relay is to have its processor to
+//! itself do those threads run beside the generator's, as they do.
 
 use std::collections::HashSet;
 use std::fs;
@@ -60,8 +61,9 @@ pub(crate) struct Macs {
 }
 
 impl Topology {
-    /// Makes it, with this many queues on every interface.
-    pub(crate) fn new(queues: usize) -> Result<Self> {
+    /// Makes it, with this many queues on every interface; all threads that receive are on the generator's processor if the
+    /// relay is to have its own `alone`.
+    pub(crate) fn new(queues: usize, alone: bool) -> Result<Self> {
         let before: HashSet<u32> = receiving_threads("").into_iter().collect();
         let (generator, relay) = (Namespace::new("gen")?, Namespace::new("relay")?);
         for (setting, value) in [
@@ -107,11 +109,12 @@ impl Topology {
             !generator_threads.is_empty() && !relay_threads.is_empty(),
             "this kernel has no threads that receive for an interface (threaded NAPI, Linux 5.12)"
         );
-        for &thread in generator_threads {
+        let beside: &[u32] = if alone { relay_threads } else { &[] };
+        for &thread in generator_threads.iter().chain(beside) {
             pin(thread, &[GENERATOR_CPU])?;
             output(Command::new("chrt").args(["--fifo", "--pid", "50", &thread.to_string()]))?;
         }
-        for &thread in relay_threads {
+        for &thread in relay_threads.iter().filter(|_| !alone) {
             pin(thread, &[RELAY_CPU])?;
         }
         Ok(topology)

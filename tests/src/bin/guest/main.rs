@@ -9,8 +9,6 @@ mod machine;
 mod trials;
 mod wire;
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -34,24 +32,10 @@ fn conclude() -> Result<()> {
     machine::set_up().context("the machine cannot be used")?;
     let driver = machine::driver()?;
     let arguments = Arguments { test_threads: Some(1), ..Arguments::default() };
-    let trials = trials::all().map(|(name, work)| Trial::test(format!("{driver}/{name}"), move || run(work)));
+    let trials = trials::all().map(|(name, work)| {
+        Trial::test(format!("{driver}/{name}"), move || evidence::gather(work).map_err(Failed::from))
+    });
     let Conclusion { num_passed, num_failed, .. } = libtest_mimic::run(&arguments, trials.into());
     ensure!(num_failed == 0 && num_passed > 0, "{num_failed} trials failed, {num_passed} passed");
     Ok(())
-}
-
-/// Runs a trial; a failure carries the logs and the last status of everything that ran.
-fn run(work: fn() -> Result<()>) -> Result<(), Failed> {
-    evidence::take();
-    let why = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(panic) => message(&*panic),
-    };
-    Err(format!("{why}\n{}", evidence::take()).into())
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    format!("panicked: {}", text.unwrap_or("with something that is no text"))
 }
