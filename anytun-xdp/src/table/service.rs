@@ -7,7 +7,9 @@ use anytun_common::map::ServiceKey;
 use anytun_common::wire::mapped;
 use hashbrown::HashMap;
 
+use super::NOBODY;
 use crate::config;
+use crate::satp::Pages;
 
 /// One service.
 #[derive(Clone, Debug)]
@@ -21,13 +23,10 @@ pub struct Service {
     /// Whether outgoing IPv4 packets carry a UDP checksum.
     pub udp_checksum: config::UdpChecksum,
     /// Client number by MUX, [`NOBODY`] where there is none.
-    clients: Box<[u32]>,
+    clients: Pages<u32>,
     /// How many MUXes are given.
     count: usize,
 }
-
-/// Stands in a [`Service`] where no client has the MUX.
-const NOBODY: u32 = u32::MAX;
 
 impl Service {
     /// A service without clients.
@@ -37,7 +36,7 @@ impl Service {
             address: octets(service.address),
             port: service.port,
             udp_checksum: service.udp_checksum,
-            clients: vec![NOBODY; usize::from(u16::MAX) + 1].into_boxed_slice(),
+            clients: vec![NOBODY; usize::from(u16::MAX) + 1].into(),
             count: 0,
         }
     }

@@ -64,7 +64,7 @@ impl End {
 pub(super) fn account(end: End, tables: &Tables, worker: usize, tally: &mut Tally) {
     tally.count(end.verdict, 1);
     let client = end.client.and_then(|client| tables.clients.get(client as usize));
-    if let Some(counters) = client.and_then(|client| client.track.counters.get(worker)) {
+    if let Some(counters) = client.and_then(|client| client.counters.get(worker)) {
         counters.dropped(end.verdict);
     }
 }
