@@ -23,12 +23,7 @@ impl Tables {
     /// that `before` knows by key, MUX and role keeps its replay windows, whatever it is called now: a number seen before
     /// stays seen. `sequences` are those of each client's key, in the order of the configuration, and for each one per
     /// worker.
-    pub fn build(
-        config: &Config,
-        host: &Host,
-        sequences: Vec<Sequences>,
-        before: Option<&Tables>,
-    ) -> Tables {
+    pub fn build(config: &Config, host: &Host, sequences: Vec<Sequences>, before: Option<&Tables>) -> Tables {
         let known = Known::new(before);
         let mut tables = Tables {
             generation: before.map_or(1, |tables| tables.generation + 1),
@@ -51,23 +46,21 @@ impl Tables {
                 (Shared::new(Track::default()), counters.collect::<Vec<_>>().into())
             });
             tables.lead(clients.len() as u32, client);
-            clients.push(
-                Client {
-                    keys,
-                    role: client.role.opposite(),
-                    service: client.service as u32,
-                    network: client.network as u32,
-                    mux: client.mux,
-                    windows,
-                    own: Own::new(&client.prefixes),
-                    track,
-                    counters,
-                    sequences,
-                    name: client.name.as_str().into(),
-                    suite: client.crypto,
-                    fingerprint,
-                },
-            );
+            clients.push(Client {
+                keys,
+                role: client.role.opposite(),
+                service: client.service as u32,
+                network: client.network as u32,
+                mux: client.mux,
+                windows,
+                own: Own::new(&client.prefixes),
+                track,
+                counters,
+                sequences,
+                name: client.name.as_str().into(),
+                suite: client.crypto,
+                fingerprint,
+            });
         }
         tables.clients = clients.into();
         tables

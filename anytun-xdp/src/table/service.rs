@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::NOBODY;
 use crate::config;
-use crate::satp::Pages;
+use crate::satp::{Pages, prefetch};
 
 /// One service.
 #[derive(Clone, Debug)]
@@ -45,6 +45,14 @@ impl Service {
     #[inline]
     pub fn client(&self, mux: u16) -> Option<u32> {
         self.clients.get(usize::from(mux)).copied().filter(|&client| client != NOBODY)
+    }
+
+    /// Brings near what [`client`](Self::client) reads.
+    #[inline]
+    pub fn prefetch_client(&self, mux: u16) {
+        if let Some(client) = self.clients.get(usize::from(mux)) {
+            prefetch::value(client);
+        }
     }
 
     /// Gives `mux` to a client.
@@ -94,7 +102,13 @@ impl Services {
     /// The service that a packet is addressed to.
     #[inline]
     pub fn find(&self, key: &ServiceKey) -> Option<&Service> {
-        self.list.get(*self.by_key.get(key)? as usize)
+        self.list.get(self.position(key)? as usize)
+    }
+
+    /// The place of that service in [`all`](Self::all).
+    #[inline]
+    pub fn position(&self, key: &ServiceKey) -> Option<u32> {
+        self.by_key.get(key).copied()
     }
 
     /// All services, in the order of the configuration.

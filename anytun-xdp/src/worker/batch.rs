@@ -15,6 +15,8 @@ pub(super) struct Packet {
     pub(super) datagram: Datagram,
     /// The SATP header, from parse.
     pub(super) header: Header,
+    /// Index of the service it was sent to, from parse.
+    pub(super) service: u32,
     /// Number of the client that sent it, from look up.
     pub(super) client: u32,
     /// Its place among those that were authenticated together, from open.

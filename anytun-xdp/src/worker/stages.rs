@@ -39,6 +39,7 @@ impl<I: PacketIo> Lane<I> {
             }
         }
 
+        stage(items, ended, &mut account, |_, packet| look_up(packet, tables));
         for Item { packet, .. } in items.iter() {
             if let Some(client) = tables.clients.get(packet.client as usize) {
                 client.prefetch_opening(index);
@@ -123,21 +124,32 @@ fn counters(tables: &Tables, client: u32, worker: usize) -> Option<&crate::table
     tables.clients.get(client as usize)?.counters.get(worker)
 }
 
-/// Finds the SATP packet in a frame, and the client whose MUX it carries.
+/// Finds the SATP packet in a frame.
 #[inline]
 fn parse(frame: &[u8], tables: &Tables) -> Result<Packet, End> {
     let nobody = |verdict| End { verdict, client: None };
     let datagram = classify(frame).map_err(|_| nobody(Verdict::Stray))?;
-    let service = tables.services.find(&datagram.service_key()).ok_or(nobody(Verdict::Stray))?;
+    let service = tables.services.position(&datagram.service_key()).ok_or(nobody(Verdict::Stray))?;
     if datagram.length < HEADER {
         return Err(nobody(Verdict::Short));
     }
     let header = Header::read(frame, datagram.payload).ok_or(nobody(Verdict::Short))?;
-    let number = service.client(header.mux).ok_or(nobody(Verdict::UnknownMux))?;
-    if let Some(client) = tables.clients.get(number as usize) {
+    if let Some(service) = tables.services.all().get(service as usize) {
+        service.prefetch_client(header.mux);
+    }
+    Ok(Packet { datagram, header, service, client: 0, place: 0, newest: false, route: Route::default() })
+}
+
+/// Finds the client whose MUX a packet carries.
+#[inline]
+fn look_up(packet: &mut Packet, tables: &Tables) -> Result<(), End> {
+    let service = tables.services.all().get(packet.service as usize);
+    let client = service.and_then(|service| service.client(packet.header.mux));
+    packet.client = client.ok_or(End { verdict: Verdict::UnknownMux, client: None })?;
+    if let Some(client) = tables.clients.get(packet.client as usize) {
         client.prefetch_to_open();
     }
-    Ok(Packet { datagram, header, client: number, place: 0, newest: false, route: Route::default() })
+    Ok(())
 }
 
 /// Checks that a packet is long enough for its client's tag.

@@ -18,7 +18,6 @@ use crate::satp::Fingerprint;
 /// Numbers of a first lease.
 const FIRST: usize = 1 << 18;
 
-
 fn keys(count: u128) -> Vec<Fingerprint> {
     (1..=count).map(Fingerprint::from).collect()
 }
