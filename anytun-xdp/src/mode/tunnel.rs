@@ -1,9 +1,10 @@
 //! Tunnel mode in an IP network: a routing decision on the inner packet.
 
 use anytun_common::verdict::Verdict;
+use anytun_common::wire::{ethernet, ipv4, ipv6};
 
 use super::inner::{Ends, Inner};
-use crate::table::{Lpm, Tables};
+use crate::table::{Client, Lpm, Tables};
 
 /// Where an inner packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -29,35 +30,64 @@ pub fn route(
     payload: &mut [u8],
     outer_tos: u8,
 ) -> Result<Route, Verdict> {
-    let network = tables
-        .clients
-        .get(client as usize)
-        .and_then(|client| tables.networks.get(client.network as usize))
-        .ok_or(Verdict::NoRoute)?;
+    let number = client;
+    let client = tables.clients.get(number as usize).ok_or(Verdict::NoRoute)?;
+    let network = tables.networks.get(client.network as usize).ok_or(Verdict::NoRoute)?;
     let (mut inner, length) = Inner::new(payload_type, payload)?;
     let ends = inner.ends();
     if ends.source_is_of_link() {
         return Err(Verdict::LinkScope);
     }
-    let (source, destination) = owners(network, &ends);
-    // The closest prefix decides, so no client can use an address inside another's more specific prefix.
-    if source != Some(client) {
+    if !is_from(client, number, network, &ends) {
         return Err(Verdict::ForeignSource);
     }
     if ends.destination_is_of_link() {
         return Err(Verdict::LinkScope);
     }
-    let to = destination.ok_or(Verdict::NoRoute)?;
+    let to = destination(network, &ends).ok_or(Verdict::NoRoute)?;
     inner.decapsulate_ecn(outer_tos)?;
     inner.hop()?;
     Ok(Route { to, length, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
 }
 
-/// The clients that source and destination of an inner packet belong to.
+/// Brings near what [`route`] looks up for this packet.
 #[inline]
-fn owners(network: &Lpm, ends: &Ends) -> (Option<u32>, Option<u32>) {
+pub fn prefetch(tables: &Tables, client: &Client, payload_type: u16, payload: &[u8]) {
+    let Some(network) = tables.networks.get(client.network as usize) else { return };
+    match payload_type {
+        ethernet::IPV4 => {
+            if let Some(address) = payload.get(ipv4::DESTINATION..).and_then(<[u8]>::first_chunk) {
+                network.prefetch_v4(*address);
+            }
+        }
+        ethernet::IPV6 => {
+            if let Some(address) = payload.get(ipv6::DESTINATION..).and_then(<[u8]>::first_chunk) {
+                network.prefetch_v6(*address);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether the source of an inner packet, which is not zero, belongs to the client `number`. The closest prefix decides, so
+/// no client can use an address inside another's more specific prefix.
+#[inline]
+fn is_from(client: &Client, number: u32, network: &Lpm, ends: &Ends) -> bool {
     match ends {
-        Ends::V4 { source, destination } => (network.find_v4(source.octets()), network.find_v4(destination.octets())),
-        Ends::V6 { source, destination } => (network.find_v6(source.octets()), network.find_v6(destination.octets())),
+        Ends::V4 { source, .. } => {
+            client.own.has_v4(source.octets()) || network.find_v4(source.octets()) == Some(number)
+        }
+        Ends::V6 { source, .. } => {
+            client.own.has_v6(source.octets()) || network.find_v6(source.octets()) == Some(number)
+        }
+    }
+}
+
+/// The client that the destination of an inner packet belongs to.
+#[inline]
+fn destination(network: &Lpm, ends: &Ends) -> Option<u32> {
+    match ends {
+        Ends::V4 { destination, .. } => network.find_v4(destination.octets()),
+        Ends::V6 { destination, .. } => network.find_v6(destination.octets()),
     }
 }

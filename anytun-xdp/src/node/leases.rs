@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use crossbeam::utils::CachePadded;
 use tracing::{error, info, warn};
 
 use super::StartError;
@@ -14,7 +13,7 @@ use super::running::{Running, lock};
 use crate::config::Config;
 use crate::control::status;
 use crate::satp::Fingerprint;
-use crate::satp::lease::{self, Exhausted, Keeper, Sequence};
+use crate::satp::lease::{self, Exhausted, Keeper, Sequences};
 
 /// How often leases are looked after: well within the time in which a worker can use up half of the smallest.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -71,7 +70,7 @@ impl Leases {
     }
 
     /// The sequences of each client, one for each worker.
-    pub(super) fn sequences(&self, config: &Config) -> anyhow::Result<Vec<Arc<[CachePadded<Sequence>]>>> {
+    pub(super) fn sequences(&self, config: &Config) -> anyhow::Result<Vec<Sequences>> {
         let sequences = self.with(|keeper| keeper.sequences(&fingerprints(config)));
         sequences.ok_or_else(|| anyhow!("the node is stopping"))?.context("leasing sequence numbers")
     }

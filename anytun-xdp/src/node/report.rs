@@ -133,7 +133,7 @@ impl Running {
 
     fn client(&self, tables: &Tables, client: &table::Client, now: u64) -> Client {
         let endpoint = client.track.endpoint.load();
-        let totals = ClientTotals::sum(&client.track.counters);
+        let totals = ClientTotals::sum(&client.counters);
         let name_of = |names: &[Arc<str>], index: u32| names.get(index as usize).cloned().unwrap_or_default();
         Client {
             name: client.name.clone(),

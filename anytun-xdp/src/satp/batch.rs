@@ -242,7 +242,7 @@ impl Batch {
         self.ciphers[place] = cipher;
         self.encrypted |= cipher != AesCtr::Null;
         let longer = matches!(cipher, AesCtr::Aes192 | AesCtr::Aes256);
-        let origin = Origin { master: keys.master(), sender, header, longer };
+        let origin = Origin { master: keys.master(), kd_prf: keys.kd_prf(), sender, header, longer };
         match self.engine.aes {
             Aes::Portable => {
                 let (blocks, longer) = (&mut self.sessions.blocks[place], &mut self.sessions.longer[place]);

@@ -4,7 +4,7 @@
 //! Derivation, cipher and tag are functions of their own: a batch can run each over all of its packets.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::slice;
 
 use aes::cipher::array::typenum::U16;
 use aes::cipher::{Block, BlockCipherEncrypt, BlockSizeUser, InnerIvInit, Key, KeyInit, StreamCipherCore};
@@ -18,7 +18,7 @@ use zeroize::Zeroize;
 
 use super::secret::{MASTER_SALT, Secret};
 use super::simd::aes::Master;
-use super::{AesCtr, HEADER, Header, MAX_TAG, Role, Suite};
+use super::{AesCtr, HEADER, Header, MAX_TAG, Role, Shared, Suite};
 use crate::satp::prefetch;
 
 /// A block of AES.
@@ -33,18 +33,19 @@ const AUTH_KEY: usize = 20;
 /// cryptography never touch it.
 #[derive(Clone)]
 pub struct Keys {
-    expanded: Arc<Expanded>,
+    expanded: Shared<Expanded>,
+    kd_prf: AesCtr,
     cipher: AesCtr,
     tag: u8,
 }
 
 /// What session values are derived with.
+#[repr(C)]
 struct Expanded {
-    /// Packet by packet.
-    prf: Prf,
-    salt: [u8; MASTER_SALT],
     /// In batches.
     master: Master,
+    /// Packet by packet.
+    prf: Prf,
 }
 
 /// AES under the master key.
@@ -133,14 +134,18 @@ impl Keys {
             AesCtr::Aes192 => Prf::Aes192(expand(key)),
             AesCtr::Aes256 => Prf::Aes256(expand(key)),
         };
-        let master = Master::new(suite.kd_prf, key, secret.salt());
-        let expanded = Arc::new(Expanded { prf, salt: *secret.salt(), master });
-        Self { expanded, cipher: suite.cipher, tag: suite.tag().min(MAX_TAG) as u8 }
+        let expanded = Shared::new(Expanded { master: Master::new(suite.kd_prf, key, secret.salt()), prf });
+        Self { expanded, kd_prf: suite.kd_prf, cipher: suite.cipher, tag: suite.tag().min(MAX_TAG) as u8 }
     }
 
     /// What a batch derives session values with.
     pub(super) fn master(&self) -> &Master {
         &self.expanded.master
+    }
+
+    /// What session values are derived with.
+    pub(super) fn kd_prf(&self) -> AesCtr {
+        self.kd_prf
     }
 
     /// What the payload is encrypted with.
@@ -169,7 +174,7 @@ impl Keys {
     #[inline]
     pub fn prefetch(&self) {
         if self.tag != 0 || self.cipher != AesCtr::Null {
-            prefetch::value(&self.expanded.master);
+            prefetch::slice(slice::from_ref(&self.expanded.master), Master::lines(self.kd_prf));
         }
     }
 
@@ -235,7 +240,7 @@ impl Keys {
                 _ => (Purpose::Authentication, at - AUTHENTICATION),
             };
             let block = &mut session.0[at];
-            block[..MASTER_SALT].copy_from_slice(&self.expanded.salt);
+            block[..MASTER_SALT].copy_from_slice(self.expanded.master.salt());
             xor(&mut block[6..10], &purpose.label(sender));
             xor(&mut block[10..14], &sequence.to_be_bytes());
             block[BLOCK - 1] = counter as u8;

@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use keeper::{Exhausted, Extension, Keeper};
-pub use sequence::{Empty, Sequence};
+pub use sequence::{Empty, Sequence, Sequences};
 
 /// Sequence numbers of one key and sender ID.
 const NUMBERS: u64 = 1 << 32;

@@ -12,7 +12,9 @@ pub use anytun_common::wire::satp::{HEADER, Header, MAX_TAG, PAYLOAD_TYPE};
 pub use batch::{Batch, Engine, Passed, ToOpen, ToSeal};
 pub use keys::Keys;
 pub use secret::{Fingerprint, MASTER_SALT, Secret};
+pub use simd::pages::Pages;
 pub(crate) use simd::prefetch;
+pub use simd::shared::Shared;
 
 /// The side of a connection. Every packet is protected with the keys of the role of its sender (protocol.md §3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,8 +1,8 @@
 //! Replay windows (protocol.md §3.6).
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::satp::prefetch;
+use crate::satp::{Shared, prefetch};
 
 /// Sender IDs that a client may use. Every node of a client that is itself an anycast service takes one, and every
 /// worker of such a node.
@@ -15,13 +15,13 @@ pub const MAX_SIZE: u32 = 1 << 16;
 const RESTART: u32 = 1024;
 
 /// Marks a sender slot as taken, so that sender ID 0 differs from a free slot.
-const TAKEN: u32 = 1 << 16;
+const TAKEN: u64 = 1 << 16;
 
 /// Sequence numbers that one word of the bitmap covers; the word's upper half says which.
 const BLOCK: u64 = 32;
 
 /// The replay windows of one client, one for each of its sender IDs. Any number of workers may ask at once; nobody
-/// ever waits.
+/// ever waits. Clones share what was seen.
 ///
 /// Numbers are counted on past 2^32 by an epoch, so that each has one place in time: `epoch << 32 | sequence`. Three
 /// kinds of words decide, each alone and only forward, so no order between them has to hold:
@@ -34,13 +34,23 @@ const BLOCK: u64 = 32;
 ///   by a later block held only numbers that have left the window.
 /// * `newest` only grows. A caller that works with an old value sees a larger window than there is, which lets
 ///   through a late number that nobody has seen yet, never one that was.
+#[derive(Clone)]
 pub struct Windows {
+    /// In this order, the first two in the first cache line:
+    ///
+    /// * `newest`: the newest number of each slot with its epoch; 0 before the first, since epochs are counted from 1.
+    /// * `senders`: who has each slot.
+    /// * `bitmap`: the words of slot 0, then those of slot 1, and so on: upper half block number modulo 2^32, lower half
+    ///   bits.
+    words: Shared<[AtomicU64]>,
     size: u32,
-    senders: [AtomicU32; SENDERS],
-    /// The newest number of each slot with its epoch; 0 before the first, since epochs are counted from 1.
-    newest: [AtomicU64; SENDERS],
-    /// The words of slot 0, then those of slot 1, and so on: upper half block number modulo 2^32, lower half bits.
-    bitmap: Box<[AtomicU64]>,
+}
+
+/// What the words of a client mean.
+struct Parts<'a> {
+    newest: &'a [AtomicU64; SENDERS],
+    senders: &'a [AtomicU64; SENDERS],
+    bitmap: &'a [AtomicU64],
 }
 
 /// What a sequence number that was accepted means for the endpoint.
@@ -65,22 +75,26 @@ impl Windows {
     /// Windows of `size` numbers, at most [`MAX_SIZE`] (more counts as that). 0 switches replay protection off.
     pub fn new(size: u32) -> Self {
         let size = size.min(MAX_SIZE);
-        let words = if size == 0 { 0 } else { SENDERS * words(size) };
-        Self {
-            size,
-            senders: Default::default(),
-            newest: Default::default(),
-            bitmap: (0..words).map(|_| AtomicU64::new(0)).collect(),
-        }
+        let bitmap = if size == 0 { 0 } else { SENDERS * words(size) };
+        let words: Vec<_> = (0..2 * SENDERS + bitmap).map(|_| AtomicU64::new(0)).collect();
+        Self { words: words.into(), size }
+    }
+
+    #[inline]
+    fn parts(&self) -> Parts<'_> {
+        let both = self.words.split_first_chunk().and_then(|(newest, rest)| Some((newest, rest.split_first_chunk()?)));
+        let (newest, (senders, bitmap)) = both.expect("all windows are made with room for both");
+        Parts { newest, senders, bitmap }
     }
 
     /// Windows of another size for the same numbers: up to the newest of each sender ID all count as seen. What is
     /// accepted here meanwhile is not known there.
     pub fn resized(&self, size: u32) -> Self {
-        let resized = Self::new(size);
+        let windows = Self::new(size);
+        let (old, resized) = (self.parts(), windows.parts());
         for slot in 0..SENDERS {
-            let newest = self.newest[slot].load(Relaxed);
-            resized.senders[slot].store(self.senders[slot].load(Relaxed), Relaxed);
+            let newest = old.newest[slot].load(Relaxed);
+            resized.senders[slot].store(old.senders[slot].load(Relaxed), Relaxed);
             resized.newest[slot].store(newest, Relaxed);
             let words = resized.bitmap.len() / SENDERS;
             let last = newest / BLOCK;
@@ -90,7 +104,7 @@ impl Windows {
                 resized.bitmap[slot * words + index].store(u64::from(block as u32) << 32 | u64::from(seen), Relaxed);
             }
         }
-        resized
+        windows
     }
 
     /// Sequence numbers of a window; 0 when replay protection is off.
@@ -106,12 +120,13 @@ impl Windows {
     /// itself the newest: its sender has restarted. Sender IDs beyond [`SENDERS`] are never the newest, as nothing is
     /// kept of them; such a packet is delivered and its endpoint not followed.
     pub fn accept(&self, sender: u16, sequence: u32) -> Result<Fresh, Refusal> {
-        let slot = self.claim_slot(sender);
+        let parts = self.parts();
+        let slot = claim_slot(parts.senders, sender);
         if self.size == 0 {
-            return Ok(slot.map_or(Fresh::Late, |slot| follow(&self.newest[slot], sequence)));
+            return Ok(slot.map_or(Fresh::Late, |slot| follow(&parts.newest[slot], sequence)));
         }
         let slot = slot.ok_or(Refusal::SenderLimit)?;
-        let newest = &self.newest[slot];
+        let newest = &parts.newest[slot];
         let first = u64::from(sequence) | 1 << 32;
         let mut seen = newest.load(Relaxed);
         if seen == 0 {
@@ -119,7 +134,9 @@ impl Windows {
             seen = newest.compare_exchange(0, first, Relaxed, Relaxed).map_or_else(|seen| seen, |_| first);
         }
         let number = place(sequence, seen, self.size);
-        if seen.saturating_sub(number) >= u64::from(self.size) || !self.claim_number(slot, number) {
+        let words = words(self.size);
+        let window = &parts.bitmap[slot * words..(slot + 1) * words];
+        if seen.saturating_sub(number) >= u64::from(self.size) || !claim_number(window, number) {
             return Err(Refusal::Replayed);
         }
         if number < seen {
@@ -129,60 +146,74 @@ impl Windows {
         if newest.fetch_max(number, Relaxed) <= number { Ok(Fresh::Newest) } else { Ok(Fresh::Late) }
     }
 
-    /// Brings near what [`accept`](Self::accept) of this number will look at, when `self` itself is near.
+    /// Brings near what every [`accept`](Self::accept) looks at.
     #[inline]
-    pub fn prefetch(&self, sender: u16, sequence: u32) {
-        let taken = TAKEN | u32::from(sender);
-        let slot = self.senders.iter().position(|slot| slot.load(Relaxed) == taken).unwrap_or(0);
+    pub fn prefetch(&self) {
+        prefetch::slice(&self.words, 1);
+    }
+
+    /// Brings near what [`accept`](Self::accept) of this number will look at besides, when that is near.
+    #[inline]
+    pub fn prefetch_number(&self, sender: u16, sequence: u32) {
+        if self.size == 0 {
+            return;
+        }
+        let Parts { senders, bitmap, .. } = self.parts();
+        let slot = slot(senders, sender).unwrap_or(0);
         let words = words(self.size);
         // Whatever the epoch: most are in the first.
         let index = slot * words + ((1 << 32 | u64::from(sequence)) / BLOCK % words as u64) as usize;
-        if let Some(word) = self.bitmap.get(index) {
+        if let Some(word) = bitmap.get(index) {
             prefetch::value(word);
         }
     }
 
     /// Whether `sequence`, accepted as [`Fresh::Newest`], is still the newest of this sender ID.
     pub fn is_newest(&self, sender: u16, sequence: u32) -> bool {
-        let taken = TAKEN | u32::from(sender);
-        let slot = self.senders.iter().position(|slot| slot.load(Relaxed) == taken);
-        slot.map(|slot| self.newest[slot].load(Relaxed)).is_some_and(|seen| seen != 0 && seen as u32 == sequence)
+        let Parts { newest, senders, .. } = self.parts();
+        let seen = slot(senders, sender).map(|slot| newest[slot].load(Relaxed));
+        seen.is_some_and(|seen| seen != 0 && seen as u32 == sequence)
     }
+}
 
-    /// The slot of a sender ID, a free one when it is new, `None` when all belong to others.
-    fn claim_slot(&self, sender: u16) -> Option<usize> {
-        let taken = TAKEN | u32::from(sender);
-        self.senders.iter().position(|slot| {
-            let mut holder = slot.load(Relaxed);
-            if holder == 0 {
-                holder = match slot.compare_exchange(0, taken, Relaxed, Relaxed) {
-                    Ok(_) => taken,
-                    Err(other) => other,
-                };
-            }
-            holder == taken
-        })
-    }
+/// The slot that a sender ID has.
+fn slot(senders: &[AtomicU64; SENDERS], sender: u16) -> Option<usize> {
+    let taken = TAKEN | u64::from(sender);
+    senders.iter().position(|slot| slot.load(Relaxed) == taken)
+}
 
-    /// Sets the bit of `number`. False when it was set or its word serves a later block.
-    fn claim_number(&self, slot: usize, number: u64) -> bool {
-        let words = words(self.size);
-        let (block, bit) = (number / BLOCK, 1 << (number % BLOCK));
-        let word = &self.bitmap[slot * words + (block % words as u64) as usize];
-        let mut old = word.load(Relaxed);
-        loop {
-            // Block numbers are compared modulo 2^32 blocks: 32 epochs.
-            let ahead = (block as u32).wrapping_sub((old >> 32) as u32);
-            let new = match ahead {
-                0 if old & bit != 0 => return false,
-                0 => old | bit,
-                1..0x8000_0000 => u64::from(block as u32) << 32 | bit,
-                _ => return false,
+/// The slot of a sender ID, a free one when it is new, `None` when all belong to others.
+fn claim_slot(senders: &[AtomicU64; SENDERS], sender: u16) -> Option<usize> {
+    let taken = TAKEN | u64::from(sender);
+    senders.iter().position(|slot| {
+        let mut holder = slot.load(Relaxed);
+        if holder == 0 {
+            holder = match slot.compare_exchange(0, taken, Relaxed, Relaxed) {
+                Ok(_) => taken,
+                Err(other) => other,
             };
-            match word.compare_exchange_weak(old, new, Relaxed, Relaxed) {
-                Ok(_) => return true,
-                Err(other) => old = other,
-            }
+        }
+        holder == taken
+    })
+}
+
+/// Sets the bit of `number` in the words of a window. False when it was set or its word serves a later block.
+fn claim_number(window: &[AtomicU64], number: u64) -> bool {
+    let (block, bit) = (number / BLOCK, 1 << (number % BLOCK));
+    let word = &window[(block % window.len() as u64) as usize];
+    let mut old = word.load(Relaxed);
+    loop {
+        // Block numbers are compared modulo 2^32 blocks: 32 epochs.
+        let ahead = (block as u32).wrapping_sub((old >> 32) as u32);
+        let new = match ahead {
+            0 if old & bit != 0 => return false,
+            0 => old | bit,
+            1..0x8000_0000 => u64::from(block as u32) << 32 | bit,
+            _ => return false,
+        };
+        match word.compare_exchange_weak(old, new, Relaxed, Relaxed) {
+            Ok(_) => return true,
+            Err(other) => old = other,
         }
     }
 }

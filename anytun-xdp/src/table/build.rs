@@ -1,16 +1,13 @@
 //! From a configuration to the tables that workers read, keeping what packets taught the tables before.
 
-use std::sync::Arc;
-
 use anytun_common::map::ServiceKey;
-use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 
-use super::{Client, Lpm, Service, Services, Tables, Track};
+use super::{Client, ClientCounters, Lpm, Own, Service, Services, Tables, Track};
 use crate::config::{self, Config};
-use crate::satp::lease::Sequence;
+use crate::satp::lease::Sequences;
 use crate::satp::window::Windows;
-use crate::satp::{Fingerprint, Keys, Role};
+use crate::satp::{Fingerprint, Keys, Role, Shared};
 
 /// What the tables need to know of the host.
 #[derive(Clone, Debug)]
@@ -26,17 +23,12 @@ impl Tables {
     /// that `before` knows by key, MUX and role keeps its replay windows, whatever it is called now: a number seen before
     /// stays seen. `sequences` are those of each client's key, in the order of the configuration, and for each one per
     /// worker.
-    pub fn build(
-        config: &Config,
-        host: &Host,
-        sequences: Vec<Arc<[CachePadded<Sequence>]>>,
-        before: Option<&Tables>,
-    ) -> Tables {
+    pub fn build(config: &Config, host: &Host, sequences: Vec<Sequences>, before: Option<&Tables>) -> Tables {
         let known = Known::new(before);
         let mut tables = Tables {
             generation: before.map_or(1, |tables| tables.generation + 1),
             services: Services::default(),
-            clients: Vec::with_capacity(config.clients.len()),
+            clients: Vec::new().into(),
             networks: config.networks.iter().map(|_| Lpm::default()).collect(),
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             mtus: host.mtus.clone(),
@@ -44,27 +36,33 @@ impl Tables {
         for service in &config.services {
             tables.services.push(Service::new(service));
         }
+        let mut clients = Vec::with_capacity(config.clients.len());
         for (client, sequences) in config.clients.iter().zip(sequences) {
             let fingerprint = client.secret.fingerprint();
             let service = tables.services.all().get(client.service).map(Service::key);
             let (keys, windows) = known.cryptography(client, fingerprint);
-            tables.push(
-                Client {
-                    keys,
-                    role: client.role.opposite(),
-                    service: client.service as u32,
-                    network: client.network as u32,
-                    mux: client.mux,
-                    windows,
-                    track: known.track(&client.name, service).unwrap_or_else(|| Arc::new(Track::new(host.workers))),
-                    sequences,
-                    name: client.name.as_str().into(),
-                    suite: client.crypto,
-                    fingerprint,
-                },
-                &client.prefixes,
-            );
+            let (track, counters) = known.track(&client.name, service).unwrap_or_else(|| {
+                let counters = (0..host.workers).map(|_| ClientCounters::default());
+                (Shared::new(Track::default()), counters.collect::<Vec<_>>().into())
+            });
+            tables.lead(clients.len() as u32, client);
+            clients.push(Client {
+                keys,
+                role: client.role.opposite(),
+                service: client.service as u32,
+                network: client.network as u32,
+                mux: client.mux,
+                windows,
+                own: Own::new(&client.prefixes),
+                track,
+                counters,
+                sequences,
+                name: client.name.as_str().into(),
+                suite: client.crypto,
+                fingerprint,
+            });
         }
+        tables.clients = clients.into();
         tables
     }
 
@@ -74,21 +72,20 @@ impl Tables {
         let number = self.clients.iter().position(|client| &*client.name == name)?;
         let mut tables = self.clone();
         let client = tables.clients.get_mut(number)?;
-        client.windows = Arc::new(Windows::new(client.windows.size()));
+        client.windows = Windows::new(client.windows.size());
         Some(tables)
     }
 
-    fn push(&mut self, client: Client, prefixes: &[config::Prefix]) {
-        let number = self.clients.len() as u32;
-        if let Some(service) = self.services.get_mut(client.service as usize) {
+    /// Makes MUX and prefixes of a client lead to its number.
+    fn lead(&mut self, number: u32, client: &config::Client) {
+        if let Some(service) = self.services.get_mut(client.service) {
             service.set_client(client.mux, number);
         }
-        if let Some(network) = self.networks.get_mut(client.network as usize) {
-            for prefix in prefixes {
+        if let Some(network) = self.networks.get_mut(client.network) {
+            for prefix in &client.prefixes {
                 network.insert(*prefix, number);
             }
         }
-        self.clients.push(client);
     }
 }
 
@@ -111,14 +108,14 @@ impl<'a> Known<'a> {
     }
 
     /// Endpoint and counters. Those of another service would be of packets to another address.
-    fn track(&self, name: &str, service: Option<ServiceKey>) -> Option<Arc<Track>> {
+    fn track(&self, name: &str, service: Option<ServiceKey>) -> Option<(Shared<Track>, Shared<[ClientCounters]>)> {
         let old = self.by_name.get(name)?;
         let key = self.services.get(old.service as usize).map(Service::key);
-        (key == service).then(|| old.track.clone())
+        (key == service).then(|| (old.track.clone(), old.counters.clone()))
     }
 
     /// Expanded keys and replay windows.
-    fn cryptography(&self, client: &config::Client, fingerprint: Fingerprint) -> (Keys, Arc<Windows>) {
+    fn cryptography(&self, client: &config::Client, fingerprint: Fingerprint) -> (Keys, Windows) {
         let alike = |old: &&&Client| {
             old.fingerprint == fingerprint && old.mux == client.mux && old.role == client.role.opposite()
         };
@@ -129,9 +126,9 @@ impl<'a> Known<'a> {
             None => Keys::new(&client.secret, &client.crypto),
         };
         let windows = match old {
-            None => Arc::new(Windows::new(client.window)),
+            None => Windows::new(client.window),
             Some(old) if old.windows.size() == client.window => old.windows.clone(),
-            Some(old) => Arc::new(old.windows.resized(client.window)),
+            Some(old) => old.windows.resized(client.window),
         };
         (keys, windows)
     }

@@ -1,37 +1,43 @@
 //! One client as workers see it.
 
+use std::net::IpAddr;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam::utils::CachePadded;
-
 use super::counters::ClientCounters;
 use super::endpoint::EndpointCell;
-use crate::satp::lease::Sequence;
-use crate::satp::prefetch;
+use crate::config::Prefix;
+use crate::satp::lease::Sequences;
 use crate::satp::window::Windows;
-use crate::satp::{Fingerprint, Keys, Role, Suite};
+use crate::satp::{Fingerprint, Keys, Role, Shared, Suite, prefetch};
 
 /// A client of one snapshot. What the configuration says stands here; what packets change is shared between snapshots.
+///
+/// The first cache line is what sealing takes, the second what opening takes besides.
 #[derive(Clone)]
+#[repr(C, align(64))]
 pub struct Client {
     /// Expanded keys.
     pub keys: Keys,
-    /// The client's own role: the one whose keys protect its packets.
-    pub role: Role,
+    /// Where the client is.
+    pub track: Shared<Track>,
+    /// One block for each worker.
+    pub counters: Shared<[ClientCounters]>,
+    /// Sequence numbers of packets to the client, one source for each worker.
+    pub sequences: Sequences,
     /// Index of the service, in [`Services::all`](super::Services::all).
     pub service: u32,
-    /// Index of the network, in [`Tables::networks`](super::Tables::networks).
-    pub network: u32,
     /// The client's number under its service.
     pub mux: u16,
+    /// The client's own role: the one whose keys protect its packets.
+    pub role: Role,
     /// Replay windows.
-    pub windows: Arc<Windows>,
-    /// Endpoint and counters.
-    pub track: Arc<Track>,
-    /// Sequence numbers of packets to the client, one source for each worker.
-    pub sequences: Arc<[CachePadded<Sequence>]>,
+    pub windows: Windows,
+    /// What of the network is the client's.
+    pub own: Own,
+    /// Index of the network, in [`Tables::networks`](super::Tables::networks).
+    pub network: u32,
     /// The client's name.
     pub name: Arc<str>,
     /// Cryptographic choices.
@@ -40,61 +46,105 @@ pub struct Client {
     pub fingerprint: Fingerprint,
 }
 
+/// Cache lines of a client that opening takes.
+const TO_OPEN: usize = 2;
+const _: () = {
+    assert!(std::mem::offset_of!(Client, windows) == 64, "the first line is what sealing takes");
+    assert!(std::mem::offset_of!(Client, name) <= 64 * TO_OPEN);
+};
+
 impl Client {
-    /// Brings near what opening a packet of the client takes. Its record itself should be near.
+    /// Brings near what tells where the rest is that opening a packet takes.
     #[inline]
     pub fn prefetch_to_open(&self) {
-        self.keys.prefetch();
-        prefetch::value(&*self.windows);
-        prefetch::value(&*self.track);
+        prefetch::slice(slice::from_ref(self), TO_OPEN);
     }
 
-    /// Brings near what sealing a packet for the client takes. Its record itself should be near.
+    /// Brings near what opening a packet of the client takes, when [`prefetch_to_open`](Self::prefetch_to_open) is done.
     #[inline]
-    pub fn prefetch_to_seal(&self, worker: usize) {
-        self.keys.prefetch();
-        prefetch::value(&*self.track);
+    pub fn prefetch_opening(&self, worker: usize) {
+        self.windows.prefetch();
+        self.prefetch_both(worker);
+    }
+
+    /// Brings near what tells where the rest is that sealing a packet takes.
+    #[inline]
+    pub fn prefetch_to_seal(&self) {
+        prefetch::slice(slice::from_ref(self), 1);
+    }
+
+    /// Brings near what sealing a packet for the client takes, when [`prefetch_to_seal`](Self::prefetch_to_seal) is done.
+    #[inline]
+    pub fn prefetch_sealing(&self, worker: usize) {
         if let Some(sequence) = self.sequences.get(worker) {
-            prefetch::value(sequence);
+            sequence.prefetch();
         }
+        self.prefetch_both(worker);
+    }
+
+    #[inline]
+    fn prefetch_both(&self, worker: usize) {
+        prefetch::slice(slice::from_ref(&*self.track), 1);
+        if let Some(counters) = self.counters.get(worker) {
+            prefetch::slice(slice::from_ref(counters), 1);
+        }
+        self.keys.prefetch();
     }
 }
 
-/// What packets change, whatever becomes of the client's keys and prefixes.
-#[derive(Debug)]
+/// A host route of each family, zero without one: most clients send from no other address, and then nothing has to be looked
+/// up. No longer prefix can be somebody else's, and zero is nobody's address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Own {
+    v6: [u8; 16],
+    v4: [u8; 4],
+}
+
+impl Own {
+    /// The first host routes among `prefixes`.
+    pub fn new(prefixes: &[Prefix]) -> Self {
+        let mut own = Self::default();
+        for prefix in prefixes.iter().rev() {
+            match prefix.address {
+                IpAddr::V4(address) if prefix.length == 32 => own.v4 = address.octets(),
+                IpAddr::V6(address) if prefix.length == 128 => own.v6 = address.octets(),
+                _ => {}
+            }
+        }
+        own
+    }
+
+    /// Whether an IPv4 address other than zero is the client's, as far as is known here.
+    #[inline]
+    pub fn has_v4(&self, address: [u8; 4]) -> bool {
+        self.v4 == address
+    }
+
+    /// Whether an IPv6 address other than zero is the client's, as far as is known here.
+    #[inline]
+    pub fn has_v6(&self, address: [u8; 16]) -> bool {
+        self.v6 == address
+    }
+}
+
+/// What packets of a client change, whatever becomes of its keys and prefixes. What every packet reads stands in the first
+/// cache line, as long as the client was heard from one place.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct Track {
-    /// Where the client is.
-    pub endpoint: EndpointCell,
     /// When it was last heard, in milliseconds since the node started, plus 1; 0 when never.
     seen: AtomicU64,
-    /// One block for each worker.
-    pub counters: Box<[ClientCounters]>,
+    /// Where the client is.
+    pub endpoint: EndpointCell,
 }
 
 impl Track {
-    /// A client not heard from yet.
-    pub fn new(workers: usize) -> Self {
-        Self {
-            endpoint: EndpointCell::default(),
-            seen: AtomicU64::new(0),
-            counters: (0..workers).map(|_| ClientCounters::default()).collect(),
-        }
-    }
-
     /// Notes that an authentic packet came `now` milliseconds after the node started.
     #[inline]
     pub fn heard(&self, now: u64) {
         let seen = now.saturating_add(1);
         if self.seen.load(Ordering::Relaxed) != seen {
             self.seen.store(seen, Ordering::Relaxed);
-        }
-    }
-
-    /// Brings near what `worker` counts of every packet, when `self` itself is near.
-    #[inline]
-    pub fn prefetch_counters(&self, worker: usize) {
-        if let Some(counters) = self.counters.get(worker) {
-            prefetch::slice(slice::from_ref(counters), 1);
         }
     }
 

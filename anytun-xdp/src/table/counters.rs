@@ -19,7 +19,7 @@ const _: () = {
 /// What one worker counted for one client. Written by that worker alone, so a load and a store make an increment; read
 /// by anyone. Aligned so that two workers never write to one cache line.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct ClientCounters {
     rx_packets: AtomicU64,
     rx_octets: AtomicU64,

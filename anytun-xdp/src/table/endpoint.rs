@@ -95,6 +95,7 @@ const WORDS: usize = 5;
 
 /// An endpoint that several workers read and, now and then, one replaces.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct EndpointCell {
     words: Latch<WORDS>,
     /// Held by the one worker that publishes. Others skip instead of waiting: the next packet brings the endpoint again.

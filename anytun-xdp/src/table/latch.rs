@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// `N` words and the number of times they were replaced.
 ///
-/// There are two copies; the parity of `version` says which is in force. A writer fills the other one and then counts
+/// There are two copies; the parity of `version` says which is in force: the first words stand right behind it, in the same
+/// cache line if that has room. A writer fills the other one and then counts
 /// up, so a reader is never kept waiting by a writer that lost its processor: it starts over only when all the words
 /// were replaced while it read.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Latch<const N: usize> {
     version: AtomicU64,
     copies: [[AtomicU64; N]; 2],
@@ -47,7 +49,7 @@ impl<const N: usize> Latch<N> {
         // A reader that sees one of the words below also sees, after its fence, that the version moved on from the one
         // before last, to which this copy belonged.
         fence(Ordering::Release);
-        for (cell, word) in self.copies[(version & 1) as usize].iter().zip(words) {
+        for (cell, word) in self.copies[place(version)].iter().zip(words) {
             cell.store(word, Ordering::Relaxed);
         }
         self.version.store(version, Ordering::Release);
@@ -55,8 +57,14 @@ impl<const N: usize> Latch<N> {
 
     #[inline]
     fn copy(&self, version: u64) -> [u64; N] {
-        std::array::from_fn(|i| self.copies[(version & 1) as usize][i].load(Ordering::Relaxed))
+        std::array::from_fn(|i| self.copies[place(version)][i].load(Ordering::Relaxed))
     }
+}
+
+/// Which copy belongs to a version. The first is version 1.
+#[inline]
+const fn place(version: u64) -> usize {
+    (version & 1 ^ 1) as usize
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Longest-prefix match. One hash table per prefix length that occurs, the longest first: a network whose clients all have
 //! host routes, which is the usual one, costs a single look-up however many there are.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::ops::BitAnd;
 
-use hashbrown::HashMap;
+use hashbrown::DefaultHashBuilder;
 
+use super::NOBODY;
 use crate::config::Prefix;
+use crate::satp::{Pages, prefetch};
 
 /// Prefixes of both families and the client number each leads to.
 #[derive(Clone, Debug, Default)]
@@ -16,12 +18,26 @@ pub struct Lpm {
     v6: Vec<Level<u128>>,
 }
 
-/// The prefixes of one length.
+/// The prefixes of one length, in a table with open addressing: key and value lie in one cache line, whose address follows
+/// from the key alone, so it can be fetched ahead.
 #[derive(Clone, Debug)]
 struct Level<A> {
     mask: A,
-    prefixes: HashMap<A, u32>,
+    /// A power of two, and at least twice as many as there are prefixes.
+    slots: Pages<Slot<A>>,
+    count: usize,
+    hash: DefaultHashBuilder,
 }
+
+/// A prefix and the client it leads to, or [`NOBODY`].
+#[derive(Clone, Copy, Debug)]
+struct Slot<A> {
+    prefix: A,
+    client: u32,
+}
+
+/// Slots of a level with its first prefix.
+const FEWEST: usize = 4;
 
 impl Lpm {
     /// Adds a prefix; returns what it led to before.
@@ -30,11 +46,11 @@ impl Lpm {
         match prefix.address {
             IpAddr::V4(address) => {
                 let mask = u32::MAX.checked_shl(host_bits(32)).unwrap_or(0);
-                insert(&mut self.v4, mask, address.to_bits(), client)
+                level(&mut self.v4, mask).insert(address.to_bits() & mask, client)
             }
             IpAddr::V6(address) => {
                 let mask = u128::MAX.checked_shl(host_bits(128)).unwrap_or(0);
-                insert(&mut self.v6, mask, address.to_bits(), client)
+                level(&mut self.v6, mask).insert(address.to_bits() & mask, client)
             }
         }
     }
@@ -50,28 +66,100 @@ impl Lpm {
     pub fn find_v6(&self, address: [u8; 16]) -> Option<u32> {
         find(&self.v6, u128::from_be_bytes(address))
     }
+
+    /// Brings near what is looked at first to find an IPv4 address.
+    #[inline]
+    pub fn prefetch_v4(&self, address: [u8; 4]) {
+        if let Some(level) = self.v4.first() {
+            level.prefetch(u32::from_be_bytes(address));
+        }
+    }
+
+    /// Brings near what is looked at first to find an IPv6 address.
+    #[inline]
+    pub fn prefetch_v6(&self, address: [u8; 16]) {
+        if let Some(level) = self.v6.first() {
+            level.prefetch(u128::from_be_bytes(address));
+        }
+    }
 }
 
-fn insert<A: Copy + Ord + Hash + BitAnd<Output = A>>(
-    levels: &mut Vec<Level<A>>,
-    mask: A,
-    address: A,
-    client: u32,
-) -> Option<u32> {
-    // A longer prefix has the greater mask, so descending masks put it first.
-    let at = match levels.binary_search_by(|level| mask.cmp(&level.mask)) {
-        Ok(at) => at,
-        Err(at) => {
-            levels.insert(at, Level { mask, prefixes: HashMap::new() });
-            at
-        }
-    };
-    levels[at].prefixes.insert(address & mask, client)
+/// The level of a mask. A longer prefix has the greater mask, so descending masks put it first.
+fn level<A: Address>(levels: &mut Vec<Level<A>>, mask: A) -> &mut Level<A> {
+    let at = levels.binary_search_by(|level| mask.cmp(&level.mask)).unwrap_or_else(|at| {
+        levels.insert(at, Level::new(mask));
+        at
+    });
+    &mut levels[at]
 }
 
 #[inline]
-fn find<A: Copy + Eq + Hash + BitAnd<Output = A>>(levels: &[Level<A>], address: A) -> Option<u32> {
-    levels.iter().find_map(|level| level.prefixes.get(&(address & level.mask)).copied())
+fn find<A: Address>(levels: &[Level<A>], address: A) -> Option<u32> {
+    levels.iter().find_map(|level| level.find(address))
+}
+
+/// An address of either family as a number.
+trait Address: Copy + Default + Ord + Hash + BitAnd<Output = Self> {}
+impl Address for u32 {}
+impl Address for u128 {}
+
+impl<A: Address> Level<A> {
+    fn new(mask: A) -> Self {
+        Self { mask, slots: Self::empty(FEWEST), count: 0, hash: DefaultHashBuilder::default() }
+    }
+
+    fn empty(slots: usize) -> Pages<Slot<A>> {
+        vec![Slot { prefix: A::default(), client: NOBODY }; slots].into()
+    }
+
+    /// The slot where the search for a prefix starts.
+    #[inline]
+    fn home(&self, prefix: A) -> usize {
+        self.hash.hash_one(prefix) as usize & (self.slots.len() - 1)
+    }
+
+    /// The slot that has the prefix, or the empty one where it would be. There is one, as half of all are empty.
+    #[inline]
+    fn place(&self, prefix: A) -> usize {
+        let mut at = self.home(prefix);
+        while self.slots[at].client != NOBODY && self.slots[at].prefix != prefix {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        at
+    }
+
+    #[inline]
+    fn find(&self, address: A) -> Option<u32> {
+        let client = self.slots[self.place(address & self.mask)].client;
+        (client != NOBODY).then_some(client)
+    }
+
+    #[inline]
+    fn prefetch(&self, address: A) {
+        prefetch::value(&self.slots[self.home(address & self.mask)]);
+    }
+
+    fn insert(&mut self, prefix: A, client: u32) -> Option<u32> {
+        let at = self.place(prefix);
+        let old = std::mem::replace(&mut self.slots[at], Slot { prefix, client }).client;
+        if old != NOBODY {
+            return Some(old);
+        }
+        self.count += 1;
+        if self.count * 2 > self.slots.len() {
+            self.grow();
+        }
+        None
+    }
+
+    fn grow(&mut self) {
+        let twice = Self::empty(self.slots.len() * 2);
+        let old = std::mem::replace(&mut self.slots, twice);
+        for slot in old.iter().filter(|slot| slot.client != NOBODY) {
+            let at = self.place(slot.prefix);
+            self.slots[at] = *slot;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -112,6 +200,21 @@ mod tests {
             assert_eq!(lpm.find_v6(other.to_be_bytes()), Some(length));
         }
         assert_eq!(lpm.find_v6(address.octets()), Some(128));
+    }
+
+    #[test]
+    fn many_prefixes_are_all_found_and_those_inserted_twice_replaced() {
+        let mut lpm = Lpm::default();
+        let address = |n: u32| (n.wrapping_mul(2_654_435_769)).to_be_bytes();
+        for turn in 0..2 {
+            for n in 0..10_000 {
+                let prefix = Prefix { address: address(n).into(), length: 32 };
+                assert_eq!(lpm.insert(prefix, n + turn), (turn == 1).then_some(n));
+            }
+        }
+        for n in 0..20_000 {
+            assert_eq!(lpm.find_v4(address(n)), (n < 10_000).then_some(n + 1));
+        }
     }
 
     #[test]

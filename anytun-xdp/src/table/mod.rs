@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::satp::Pages;
+
 mod build;
 mod client;
 mod counters;
@@ -12,12 +14,15 @@ mod lpm;
 mod service;
 
 pub use build::Host;
-pub use client::{Client, Track};
+pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
 pub use endpoint::{Endpoint, EndpointCell, Tags};
 pub(crate) use latch::Latch;
 pub use lpm::Lpm;
 pub use service::{Service, Services};
+
+/// Stands for the number of a client where there is none.
+const NOBODY: u32 = u32::MAX;
 
 /// Everything a worker needs to know to carry a packet.
 #[derive(Clone)]
@@ -27,7 +32,7 @@ pub struct Tables {
     /// Where packets are addressed to.
     pub services: Services,
     /// Who sends them. The index is the client's number in this snapshot.
-    pub clients: Vec<Client>,
+    pub clients: Pages<Client>,
     /// Per network: inner destination to client number.
     pub networks: Vec<Lpm>,
     /// Names of the networks.

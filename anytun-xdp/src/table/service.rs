@@ -7,7 +7,9 @@ use anytun_common::map::ServiceKey;
 use anytun_common::wire::mapped;
 use hashbrown::HashMap;
 
+use super::NOBODY;
 use crate::config;
+use crate::satp::{Pages, prefetch};
 
 /// One service.
 #[derive(Clone, Debug)]
@@ -21,13 +23,10 @@ pub struct Service {
     /// Whether outgoing IPv4 packets carry a UDP checksum.
     pub udp_checksum: config::UdpChecksum,
     /// Client number by MUX, [`NOBODY`] where there is none.
-    clients: Box<[u32]>,
+    clients: Pages<u32>,
     /// How many MUXes are given.
     count: usize,
 }
-
-/// Stands in a [`Service`] where no client has the MUX.
-const NOBODY: u32 = u32::MAX;
 
 impl Service {
     /// A service without clients.
@@ -37,7 +36,7 @@ impl Service {
             address: octets(service.address),
             port: service.port,
             udp_checksum: service.udp_checksum,
-            clients: vec![NOBODY; usize::from(u16::MAX) + 1].into_boxed_slice(),
+            clients: vec![NOBODY; usize::from(u16::MAX) + 1].into(),
             count: 0,
         }
     }
@@ -46,6 +45,14 @@ impl Service {
     #[inline]
     pub fn client(&self, mux: u16) -> Option<u32> {
         self.clients.get(usize::from(mux)).copied().filter(|&client| client != NOBODY)
+    }
+
+    /// Brings near what [`client`](Self::client) reads.
+    #[inline]
+    pub fn prefetch_client(&self, mux: u16) {
+        if let Some(client) = self.clients.get(usize::from(mux)) {
+            prefetch::value(client);
+        }
     }
 
     /// Gives `mux` to a client.
@@ -95,7 +102,13 @@ impl Services {
     /// The service that a packet is addressed to.
     #[inline]
     pub fn find(&self, key: &ServiceKey) -> Option<&Service> {
-        self.list.get(*self.by_key.get(key)? as usize)
+        self.list.get(self.position(key)? as usize)
+    }
+
+    /// The place of that service in [`all`](Self::all).
+    #[inline]
+    pub fn position(&self, key: &ServiceKey) -> Option<u32> {
+        self.by_key.get(key).copied()
     }
 
     /// All services, in the order of the configuration.

@@ -15,6 +15,8 @@ pub(super) struct Packet {
     pub(super) datagram: Datagram,
     /// The SATP header, from parse.
     pub(super) header: Header,
+    /// Index of the service it was sent to, from parse.
+    pub(super) service: u32,
     /// Number of the client that sent it, from look up.
     pub(super) client: u32,
     /// Its place among those that were authenticated together, from open.
@@ -64,7 +66,7 @@ impl End {
 pub(super) fn account(end: End, tables: &Tables, worker: usize, tally: &mut Tally) {
     tally.count(end.verdict, 1);
     let client = end.client.and_then(|client| tables.clients.get(client as usize));
-    if let Some(counters) = client.and_then(|client| client.track.counters.get(worker)) {
+    if let Some(counters) = client.and_then(|client| client.counters.get(worker)) {
         counters.dropped(end.verdict);
     }
 }

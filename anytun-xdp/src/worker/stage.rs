@@ -5,8 +5,10 @@
 pub enum Stage {
     /// Completed frames are collected, FILL rings filled, received frames taken.
     Receive,
-    /// The SATP packet in each frame is found, and the client whose MUX it carries.
+    /// The SATP packet in each frame is found.
     Parse,
+    /// The client whose MUX it carries is found.
+    LookUp,
     /// The client's record is fetched, the length checked against its tag.
     Measure,
     /// Tags are checked.
@@ -34,6 +36,7 @@ impl Stage {
     pub const ALL: &[Stage] = &[
         Stage::Receive,
         Stage::Parse,
+        Stage::LookUp,
         Stage::Measure,
         Stage::Verify,
         Stage::Accept,
@@ -54,6 +57,7 @@ impl Stage {
         match self {
             Stage::Receive => "receive",
             Stage::Parse => "parse",
+            Stage::LookUp => "look-up",
             Stage::Measure => "measure",
             Stage::Verify => "verify",
             Stage::Accept => "accept",

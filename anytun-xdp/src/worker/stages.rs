@@ -41,12 +41,14 @@ impl<I: PacketIo> Lane<I> {
         }
         done(Stage::Parse);
 
+        stage(items, ended, &mut account, |_, packet| look_up(packet, tables));
+        done(Stage::LookUp);
         for Item { packet, .. } in items.iter() {
             if let Some(client) = tables.clients.get(packet.client as usize) {
-                client.prefetch_to_open();
+                client.prefetch_opening(index);
             }
         }
-        stage(items, ended, &mut account, |frame, packet| measure(io.packet(frame), packet, tables, index));
+        stage(items, ended, &mut account, |frame, packet| measure(io.packet(frame), packet, tables));
         done(Stage::Measure);
 
         let authentic = crypto.verify(items.iter().map_while(|item| to_open(io.packet(&item.frame), item, tables)));
@@ -61,12 +63,13 @@ impl<I: PacketIo> Lane<I> {
         crypto.decrypt(items.iter_mut().map(|item| to_decrypt(io.buffer(&mut item.frame), &item.packet, tables)));
         done(Stage::Decrypt);
 
+        items.iter().for_each(|item| prefetch_route(io.packet(&item.frame), &item.packet, tables));
         stage(items, ended, &mut account, |frame, packet| route(io.buffer(frame), packet, tables, port));
         done(Stage::Route);
 
         for Item { packet, .. } in items.iter() {
             if let Some(client) = tables.clients.get(packet.route.to as usize) {
-                client.prefetch_to_seal(index);
+                client.prefetch_sealing(index);
             }
         }
         stage(items, ended, &mut account, |frame, packet| {
@@ -129,33 +132,43 @@ impl<I: PacketIo> Lane<I> {
 /// The counters of a client that `worker` writes.
 #[inline]
 fn counters(tables: &Tables, client: u32, worker: usize) -> Option<&crate::table::ClientCounters> {
-    tables.clients.get(client as usize)?.track.counters.get(worker)
+    tables.clients.get(client as usize)?.counters.get(worker)
 }
 
-/// Finds the SATP packet in a frame, and the client whose MUX it carries.
+/// Finds the SATP packet in a frame.
 #[inline]
 fn parse(frame: &[u8], tables: &Tables) -> Result<Packet, End> {
     let nobody = |verdict| End { verdict, client: None };
     let datagram = classify(frame).map_err(|_| nobody(Verdict::Stray))?;
-    let service = tables.services.find(&datagram.service_key()).ok_or(nobody(Verdict::Stray))?;
+    let service = tables.services.position(&datagram.service_key()).ok_or(nobody(Verdict::Stray))?;
     if datagram.length < HEADER {
         return Err(nobody(Verdict::Short));
     }
     let header = Header::read(frame, datagram.payload).ok_or(nobody(Verdict::Short))?;
-    let number = service.client(header.mux).ok_or(nobody(Verdict::UnknownMux))?;
-    if let Some(client) = tables.clients.get(number as usize) {
-        prefetch::value(client);
+    if let Some(service) = tables.services.all().get(service as usize) {
+        service.prefetch_client(header.mux);
     }
-    Ok(Packet { datagram, header, client: number, place: 0, newest: false, route: Route::default() })
+    Ok(Packet { datagram, header, service, client: 0, place: 0, newest: false, route: Route::default() })
+}
+
+/// Finds the client whose MUX a packet carries.
+#[inline]
+fn look_up(packet: &mut Packet, tables: &Tables) -> Result<(), End> {
+    let service = tables.services.all().get(packet.service as usize);
+    let client = service.and_then(|service| service.client(packet.header.mux));
+    packet.client = client.ok_or(End { verdict: Verdict::UnknownMux, client: None })?;
+    if let Some(client) = tables.clients.get(packet.client as usize) {
+        client.prefetch_to_open();
+    }
+    Ok(())
 }
 
 /// Checks that a packet is long enough for its client's tag.
 #[inline]
-fn measure(frame: &[u8], packet: &Packet, tables: &Tables, worker: usize) -> Result<(), End> {
+fn measure(frame: &[u8], packet: &Packet, tables: &Tables) -> Result<(), End> {
     let end = |verdict| End { verdict, client: Some(packet.client) };
     let client = tables.clients.get(packet.client as usize).ok_or(end(Verdict::UnknownMux))?;
-    client.track.prefetch_counters(worker);
-    client.windows.prefetch(packet.header.sender, packet.header.sequence);
+    client.windows.prefetch_number(packet.header.sender, packet.header.sequence);
     let Packet { datagram, .. } = packet;
     if datagram.length < HEADER + client.keys.tag() || frame.len() < datagram.payload + datagram.length {
         return Err(end(Verdict::Short));
@@ -197,7 +210,7 @@ fn accept(
             Refusal::SenderLimit => Verdict::SenderLimit,
         })
     })?;
-    if let Some(counters) = client.track.counters.get(worker) {
+    if let Some(counters) = client.counters.get(worker) {
         counters.received(packet.datagram.length);
     }
     client.track.heard(now);
@@ -249,6 +262,16 @@ fn endpoint(frame: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
     })
 }
 
+/// Brings near what decides where an opened packet goes.
+#[inline]
+fn prefetch_route(frame: &[u8], packet: &Packet, tables: &Tables) {
+    let Some(client) = tables.clients.get(packet.client as usize) else { return };
+    let body = frame.get(packet.datagram.payload + HEADER..);
+    if let Some((payload_type, payload)) = body.and_then(<[u8]>::split_first_chunk) {
+        tunnel::prefetch(tables, client, u16::from_be_bytes(*payload_type), payload);
+    }
+}
+
 /// Decides where an opened packet goes, and notes where its client is, unless the packet is not what the client may send:
 /// such a one changes nothing.
 #[inline]
@@ -267,7 +290,7 @@ fn route(buffer: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -
     }
     packet.route = decided.map_err(end)?;
     if let Some(client) = tables.clients.get(packet.route.to as usize) {
-        prefetch::value(client);
+        client.prefetch_to_seal();
     }
     Ok(())
 }
@@ -285,7 +308,6 @@ fn lay_out(
     let Route { to, length, .. } = packet.route;
     let end = |verdict| End { verdict, client: Some(to) };
     let client: &Client = tables.clients.get(to as usize).ok_or(end(Verdict::NoRoute))?;
-    client.track.prefetch_counters(worker);
     let endpoint = client.track.endpoint.load().ok_or(end(Verdict::NoEndpoint))?;
     let head = encapsulate::length(&endpoint);
     let plain = PAYLOAD_TYPE + length;

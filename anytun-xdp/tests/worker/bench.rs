@@ -233,7 +233,7 @@ impl Bench {
     }
 
     pub(crate) fn totals(&self, client: usize) -> ClientTotals {
-        ClientTotals::sum(&self.tables.load().clients[client].track.counters)
+        ClientTotals::sum(&self.tables.load().clients[client].counters)
     }
 
     pub(crate) fn endpoint_port(&self, client: usize) -> Option<u16> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
-use super::sequence::{Request, Sequence};
+use super::sequence::{Request, Sequence, Sequences};
 use super::store::Store;
 use super::{Error, Lease};
 use crate::satp::Fingerprint;
@@ -34,7 +34,7 @@ pub struct Keeper {
 
 /// The sequences of one key.
 struct Entry {
-    sequences: Arc<[CachePadded<Sequence>]>,
+    sequences: Sequences,
     /// One for each sequence.
     pace: Box<[Pace]>,
 }
@@ -112,7 +112,7 @@ impl Keeper {
 
     /// The sequences of each key, one for each worker. Equal keys share theirs, also over calls. The leases of all new
     /// keys are on disk when this returns, written in one transaction.
-    pub fn sequences(&mut self, keys: &[Fingerprint]) -> Result<Vec<Arc<[CachePadded<Sequence>]>>, Error> {
+    pub fn sequences(&mut self, keys: &[Fingerprint]) -> Result<Vec<Sequences>, Error> {
         let mut new: Vec<Fingerprint> = keys.iter().filter(|key| !self.entries.contains_key(key)).copied().collect();
         // In the order of the store, which writes them fastest so.
         new.sort_unstable();
@@ -223,7 +223,7 @@ impl Entry {
             CachePadded::new(Sequence::new(key, worker, *lease, requests.clone()))
         };
         Self {
-            sequences: (0..).zip(leases).map(sequence).collect(),
+            sequences: (0..).zip(leases).map(sequence).collect::<Vec<_>>().into(),
             pace: vec![Pace { count: FIRST_LEASE, leased: Instant::now() }; leases.len()].into(),
         }
     }

@@ -1,12 +1,14 @@
 //! The numbers that one worker takes for one key.
 
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 
 use super::{Lease, NUMBERS};
-use crate::satp::Fingerprint;
+use crate::satp::{Fingerprint, Shared, prefetch};
 
 /// Asks the keeper for a lease: the key and the index of the worker.
 pub(super) type Request = (Fingerprint, u16);
@@ -14,8 +16,12 @@ pub(super) type Request = (Fingerprint, u16);
 /// Where a sequence stands once it is closed. No lease reaches it.
 const CLOSED: u64 = u64::MAX;
 
+/// The sequences of one key, one for each worker.
+pub type Sequences = Shared<[CachePadded<Sequence>]>;
+
 /// The sequence numbers of one key and one worker. Positions are `sender ID << 32 | number`, so one word says both;
 /// none is ever handed out twice, as it only moves forward.
+#[repr(C)]
 pub struct Sequence {
     /// The next position to be handed out.
     next: AtomicU64,
@@ -79,6 +85,12 @@ impl Sequence {
                 return Ok(((at >> 32) as u16, at as u32));
             }
         }
+    }
+
+    /// Brings near what [`take`](Self::take) looks at.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch::slice(slice::from_ref(self), 1);
     }
 
     #[cold]

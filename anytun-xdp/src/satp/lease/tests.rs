@@ -18,8 +18,6 @@ use crate::satp::Fingerprint;
 /// Numbers of a first lease.
 const FIRST: usize = 1 << 18;
 
-type Sequences = Arc<[CachePadded<Sequence>]>;
-
 fn keys(count: u128) -> Vec<Fingerprint> {
     (1..=count).map(Fingerprint::from).collect()
 }
@@ -64,8 +62,8 @@ fn one_key_has_one_sequence_over_all_calls() {
     let mut keeper = Keeper::open(directory.path(), 1, 2, 2).unwrap();
     let [one, two] = keys(2)[..] else { unreachable!() };
     let first = keeper.sequences(&[one, two, one]).unwrap();
-    assert!(Arc::ptr_eq(&first[0], &first[2]) && !Arc::ptr_eq(&first[0], &first[1]));
-    assert!(Arc::ptr_eq(&keeper.sequences(&[two]).unwrap()[0], &first[1]));
+    assert!(first[0].is(&first[2]) && !first[0].is(&first[1]));
+    assert!(keeper.sequences(&[two]).unwrap()[0].is(&first[1]));
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! SHA-1 and AES for many packets side by side, with vector instructions, and the hint that fetches memory ahead: the only
-//! place outside of [`kernel`] with `unsafe` and intrinsics in it.
+//! SHA-1 and AES for many packets side by side, with vector instructions, the hint that fetches memory ahead, and memory
+//! that takes few pages: the only place outside of [`kernel`] with `unsafe` and intrinsics in it.
 //!
 //! [`kernel`]: crate::kernel
 //!
 //! # Why this is safe
 //!
-//! Three kinds of operations here are unsafe, and each has one argument.
+//! Four kinds of operations here are unsafe, and each has one argument.
 //!
 //! * **Calling a function that is compiled for more than the baseline.** It must not run on a CPU without its
 //!   features. Every set of features has a token type ([`Avx512`], [`Avx2`], [`ShaNi`], [`Vaes`], [`AesNi`]) whose field
@@ -18,6 +18,8 @@
 //!   alignment are used throughout. So no pointer arithmetic is done anywhere, and indices are checked by the compiler or
 //!   at run time.
 //! * **The hint of `prefetch`.** It faults at no address and changes nothing but what is in the caches.
+//! * **The memory of `pages` and `shared`.** Both own what they allocate, write a value before anybody sees it, and drop it
+//!   when nobody does any more: `pages` as a `Vec` of fixed length does, `shared` as an `Arc` does.
 //!
 //! Everything else is arithmetic on values, which is safe.
 //!
@@ -28,11 +30,16 @@
 //! the AES instructions. What is left of a batch in its scratch memory is overwritten by the next and wiped with it.
 
 pub(super) mod aes;
+pub(crate) mod pages;
 pub(crate) mod prefetch;
 pub(super) mod sha1;
+pub(crate) mod shared;
 
 #[cfg(target_arch = "x86_64")]
 mod memory;
+
+/// Octets of a cache line.
+const LINE: usize = 64;
 
 /// The most packets that are worked on together.
 pub(super) const PACKETS: usize = 64;

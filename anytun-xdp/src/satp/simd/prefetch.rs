@@ -2,8 +2,7 @@
 //!
 //! The instruction is a hint that reads nothing, so any address is good; here it is even that of a live reference.
 
-/// Octets of a cache line.
-const LINE: usize = 64;
+use super::LINE;
 
 /// Brings the first `lines` cache lines of `slice` near.
 #[inline(always)]

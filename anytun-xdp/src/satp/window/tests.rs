@@ -210,9 +210,9 @@ fn exactly_one_thread_accepts_a_number() {
 #[test]
 fn windows_are_compact() {
     let windows = Windows::new(1024);
-    let octets = size_of::<Windows>() + size_of_val(&*windows.bitmap);
+    let octets = size_of::<Windows>() + size_of_val(&*windows.words);
     assert!(octets <= 1200, "{octets} octets");
-    assert!(Windows::new(0).bitmap.is_empty());
+    assert!(Windows::new(0).parts().bitmap.is_empty());
 }
 
 #[test]

@@ -60,20 +60,20 @@ impl Aes {
     }
 }
 
-/// What session values are derived with: the expanded master key and the master salt. Wiped when dropped.
-#[repr(align(64))]
+/// What session values are derived with: the master salt and the expanded master key. Wiped when dropped. For a key of 128
+/// bits that is three cache lines.
+#[repr(C, align(64))]
 pub(in crate::satp) struct Master {
-    round_keys: [[u8; BLOCK]; ROUND_KEYS],
     /// The salt and the block counter, which starts at 0.
     salt: [u8; BLOCK],
-    kd_prf: AesCtr,
+    round_keys: [[u8; BLOCK]; ROUND_KEYS],
 }
 
 impl Master {
     /// Expands a master key, which has the length for `kd_prf`. Without AES instructions there is nobody to use it, and
     /// nothing is expanded.
     pub(in crate::satp) fn new(kd_prf: AesCtr, key: &[u8], salt: &[u8; MASTER_SALT]) -> Self {
-        let mut master = Self { round_keys: [[0; BLOCK]; ROUND_KEYS], salt: [0; BLOCK], kd_prf };
+        let mut master = Self { round_keys: [[0; BLOCK]; ROUND_KEYS], salt: [0; BLOCK] };
         master.salt[..MASTER_SALT].copy_from_slice(salt);
         #[cfg(target_arch = "x86_64")]
         if let Some(aes) = AesNi::detect() {
@@ -83,6 +83,23 @@ impl Master {
             blocks.zeroize();
         }
         master
+    }
+
+    /// The master salt.
+    pub(in crate::satp) fn salt(&self) -> &[u8] {
+        &self.salt[..MASTER_SALT]
+    }
+
+    /// Cache lines, from the first, that deriving with `kd_prf` reads.
+    #[inline]
+    pub(in crate::satp) const fn lines(kd_prf: AesCtr) -> usize {
+        let round_keys = match kd_prf {
+            AesCtr::Null => return 0,
+            AesCtr::Aes128 => 11,
+            AesCtr::Aes192 => 13,
+            AesCtr::Aes256 => 15,
+        };
+        ((1 + round_keys) * BLOCK).div_ceil(super::LINE)
     }
 }
 
@@ -134,6 +151,8 @@ impl Drop for Schedules {
 /// What one packet's session values are derived from.
 pub(in crate::satp) struct Origin<'a> {
     pub(in crate::satp) master: &'a Master,
+    /// What the master key is for.
+    pub(in crate::satp) kd_prf: AesCtr,
     pub(in crate::satp) sender: Role,
     pub(in crate::satp) header: &'a Header,
     /// Whether the cipher has a key longer than a block.

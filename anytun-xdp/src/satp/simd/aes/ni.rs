@@ -110,7 +110,7 @@ define_schedules!(Vector, "aes,ssse3");
 
 #[target_feature(enable = "aes,ssse3")]
 fn derive(origin: &Origin<'_>, sessions: &mut Sessions, slot: usize) {
-    match origin.master.kd_prf {
+    match origin.kd_prf {
         AesCtr::Null => {
             (sessions.blocks[slot], sessions.longer[slot]) = ([0; 4 * BLOCK], [0; BLOCK]);
             add_header(origin, sessions, slot);
@@ -135,7 +135,7 @@ fn add_header(origin: &Origin<'_>, sessions: &mut Sessions, slot: usize) {
 #[inline]
 #[target_feature(enable = "aes,ssse3")]
 fn derive_with<const ROUNDS: usize>(origin: &Origin<'_>, sessions: &mut Sessions, slot: usize) {
-    let Master { round_keys, salt, .. } = origin.master;
+    let Master { round_keys, salt } = origin.master;
     let labels = Labels::by(origin.sender);
     let (low, high) = words(salt);
     let (_, sequence) = place(origin.header);

@@ -117,7 +117,7 @@ define_schedules!(Vector, "vaes,avx512f,avx512bw");
 
 #[target_feature(enable = "vaes,avx512f,avx512bw,aes")]
 fn derive(origin: &Origin<'_>, sessions: &mut Sessions, slot: usize) {
-    match origin.master.kd_prf {
+    match origin.kd_prf {
         AesCtr::Null => null(origin, sessions, slot),
         AesCtr::Aes128 => derive_with::<10>(origin, sessions, slot),
         AesCtr::Aes192 => derive_with::<12>(origin, sessions, slot),
@@ -146,7 +146,7 @@ fn null(origin: &Origin<'_>, sessions: &mut Sessions, slot: usize) {
 #[inline]
 #[target_feature(enable = "vaes,avx512f,avx512bw,aes")]
 fn derive_with<const ROUNDS: usize>(origin: &Origin<'_>, sessions: &mut Sessions, slot: usize) {
-    let Master { round_keys, salt, .. } = origin.master;
+    let Master { round_keys, salt } = origin.master;
     let labels = Labels::by(origin.sender);
     let (low, high) = words(salt);
     let (_, sequence) = place(origin.header);
