@@ -3,17 +3,26 @@
 /// Adds `bytes` as big-endian words; an odd last octet counts as the high one of its word. The sum of up to 64 KiB of
 /// octets and of several such calls fits.
 #[inline]
-pub fn add(mut sum: u64, bytes: &[u8]) -> u64 {
+pub fn add(sum: u64, bytes: &[u8]) -> u64 {
+    // In the machine's order, and turned around once at the end (RFC 1071 §2 B).
+    let mut native = 0;
     let mut words = bytes.chunks_exact(4);
     for word in &mut words {
-        sum += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+        native += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
     }
-    match *words.remainder() {
-        [a] => sum + u64::from(u16::from_be_bytes([a, 0])),
-        [a, b] => sum + u64::from(u16::from_be_bytes([a, b])),
-        [a, b, c] => sum + u64::from(u16::from_be_bytes([a, b])) + u64::from(u16::from_be_bytes([c, 0])),
-        _ => sum,
-    }
+    native += match *words.remainder() {
+        [a] => u64::from(u16::from_ne_bytes([a, 0])),
+        [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+        [a, b, c] => u64::from(u32::from_ne_bytes([a, b, c, 0])),
+        _ => 0,
+    };
+    sum + u64::from(u16::from_be(fold(native)))
+}
+
+/// Adds four octets, given as the number they are in big-endian order: [`fold`] takes the upper word along.
+#[inline(always)]
+pub const fn add_quad(sum: u64, quad: u32) -> u64 {
+    sum + quad as u64
 }
 
 /// Folds a sum to 16 bits with end-around carry.

@@ -31,14 +31,13 @@ impl Bytes for [u8] {
 /// An IPv4 address in the form that maps and tables use: `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
 #[inline(always)]
 pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+    // Made in registers: octets that are stored one by one cannot be loaded as a whole at once.
+    (0xffff_0000_0000 | u32::from_be_bytes(v4) as u128).to_be_bytes()
 }
 
 /// The IPv4 address of a mapped one.
 #[inline(always)]
 pub const fn unmapped(address: [u8; 16]) -> Option<[u8; 4]> {
-    match address {
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
-        _ => None,
-    }
+    let number = u128::from_be_bytes(address);
+    if number >> 32 == 0xffff { Some((number as u32).to_be_bytes()) } else { None }
 }

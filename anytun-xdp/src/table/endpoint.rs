@@ -37,6 +37,10 @@ impl Tags {
     /// number of tags.
     #[inline]
     pub fn new(bytes: &[u8]) -> Option<Self> {
+        // Few frames are tagged, and to copy a number of octets that only the frame knows is a call.
+        if bytes.is_empty() {
+            return Some(Self::default());
+        }
         let mut octets = [0; MAX_TAGS * TAG];
         octets.get_mut(..bytes.len())?.copy_from_slice(bytes);
         bytes.len().is_multiple_of(TAG).then_some(Self { octets, length: bytes.len() as u8 })

@@ -85,10 +85,14 @@ pub(crate) fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
+/// So many services are compared one by one.
+const FEW: usize = 4;
+
 /// The services of a node.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     by_key: HashMap<ServiceKey, u32>,
+    keys: Vec<ServiceKey>,
     list: Vec<Service>,
 }
 
@@ -96,6 +100,7 @@ impl Services {
     /// Adds a service; its index is the number of services before.
     pub(super) fn push(&mut self, service: Service) {
         self.by_key.insert(service.key(), self.list.len() as u32);
+        self.keys.push(service.key());
         self.list.push(service);
     }
 
@@ -108,6 +113,13 @@ impl Services {
     /// The place of that service in [`all`](Self::all).
     #[inline]
     pub fn position(&self, key: &ServiceKey) -> Option<u32> {
+        // Most nodes have few, and to compare is quicker than to hash.
+        if self.keys.len() <= FEW {
+            let address = u128::from_ne_bytes(key.address);
+            let is_it =
+                |service: &ServiceKey| u128::from_ne_bytes(service.address) == address && service.port == key.port;
+            return self.keys.iter().position(is_it).map(|at| at as u32);
+        }
         self.by_key.get(key).copied()
     }
 
