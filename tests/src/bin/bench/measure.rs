@@ -78,14 +78,19 @@ impl Bench<'_> {
     pub(crate) fn run(&mut self, contestants: &mut [Contestant], measured: &mut Measured) -> Result<()> {
         for &size in &self.plan.sizes {
             let mut field: Vec<&mut Contestant> = Vec::new();
-            for contestant in contestants.iter_mut() {
+            for contestant in contestants.iter_mut().filter(|one| self.plan.measures(one.subject, size)) {
                 match contestant.traffic.obstacle(size) {
                     Some(reason) => measured.left_out.push((contestant.subject, format!("not at {size}: {reason}"))),
                     None => field.push(contestant),
                 }
             }
             self.all(&mut field, size, measured, |bench, contestant, samples| bench.search(contestant, size, samples))?;
-            for subject in self.plan.subjects.iter().filter(|subject| subject.is_for_latency()) {
+            for subject in self
+                .plan
+                .subjects
+                .iter()
+                .filter(|subject| subject.is_for_latency() && self.plan.measures(**subject, size))
+            {
                 // The same load as that of the one whose threads are where those of all others are.
                 let other = measured.samples.get(&(subject.with_shape(Shape::TwoInterfaces), size));
                 let best_rate = other.map_or(subject.modest_rate(), |samples| samples.best_rate);

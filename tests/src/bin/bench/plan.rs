@@ -41,7 +41,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Everything: five rounds of two seconds.
+    /// Everything: five rounds of runs of a second.
     pub(crate) fn full() -> Self {
         Self {
             subjects: Subject::ALL.to_vec(),
@@ -49,12 +49,12 @@ impl Plan {
             rounds: 5,
             lossless_rounds: 3,
             round_trip_rounds: 5,
-            step: Duration::from_millis(500),
-            run: Duration::from_secs(2),
+            step: Duration::from_millis(300),
+            run: Duration::from_secs(1),
             warm_up: Duration::from_millis(200),
             search_steps: 6,
             refinements: &[0.6, 0.7, 0.84, 1.19, 1.41],
-            probes: 2500,
+            probes: 5000,
             checked_loads: &[0.1, 0.3, 0.5, 0.7, 0.9],
             profile: true,
             restart: true,
@@ -81,6 +81,12 @@ impl Plan {
             restart: false,
             ..Self::full()
         }
+    }
+
+    /// Whether a subject is measured at a size: those that differ from another one by interfaces, queues or idle policy only,
+    /// at the first.
+    pub(crate) fn measures(&self, subject: Subject, size: Size) -> bool {
+        self.sizes.first() == Some(&size) || subject.shape() == Shape::TwoInterfaces
     }
 
     /// A short run at a rate, for searching.
@@ -135,8 +141,8 @@ impl Plan {
             let rounds: Duration = (0..self.rounds).map(|round| self.round_time(subject, round)).sum();
             self.search_time(subject) + rounds + self.check_time(subject)
         };
-        let sizes = self.sizes.len() as u32;
-        subjects.into_iter().map(|subject| of(subject) * sizes + self.profile_time(subject)).sum()
+        let sizes = |subject| self.sizes.iter().filter(|&&size| self.measures(subject, size)).count() as u32;
+        subjects.into_iter().map(|subject| of(subject) * sizes(subject) + self.profile_time(subject)).sum()
     }
 
     fn runs(&self, number: u32) -> Duration {
