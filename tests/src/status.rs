@@ -26,6 +26,15 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// The clients.
     pub clients: Vec<Client>,
+    /// Leases of sequence numbers.
+    pub sequences: Sequences,
+}
+
+/// Leases of sequence numbers.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Sequences {
+    /// How many were written.
+    pub leases_written: u64,
 }
 
 /// How a reload went.

@@ -11,6 +11,7 @@ pub mod doctor;
 mod error;
 mod ethtool;
 mod link;
+pub mod memory;
 pub mod object;
 pub mod privilege;
 mod program;

@@ -9,8 +9,11 @@ use std::marker::PhantomData;
 
 use super::HostError;
 
-/// The lowest real-time priority: above everything ordinary, below whatever else the operator runs in real time.
+/// Of workers: the lowest real-time priority, above everything ordinary, below whatever else the operator runs in real time.
 const PRIORITY: libc::c_int = 1;
+
+/// Of what workers cannot go on without, and what therefore must not wait until they rest.
+const AHEAD: libc::c_int = 2;
 
 /// While it lives, the calling thread is scheduled in real time (`SCHED_FIFO`), and so is every thread that it starts
 /// meanwhile, which stays so.
@@ -21,20 +24,29 @@ pub struct RealTime {
 }
 
 impl RealTime {
-    /// Begins it.
+    /// Begins it, ahead of the threads that are started after [`give_way`](Self::give_way).
     ///
     /// # Errors
     ///
-    /// [`HostError::NotPermitted`] without `CAP_SYS_NICE` or a limit `RLIMIT_RTPRIO` of at least 1, or in a control group
+    /// [`HostError::NotPermitted`] without `CAP_SYS_NICE` or a limit `RLIMIT_RTPRIO` of at least 2, or in a control group
     /// that has no real-time share.
     pub fn begin() -> Result<Self, HostError> {
-        match set(libc::SCHED_FIFO, PRIORITY) {
+        match set(libc::SCHED_FIFO, AHEAD) {
             Ok(()) => Ok(Self { _thread: PhantomData }),
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 Err(HostError::not_permitted("run workers in real time (SCHED_FIFO)", "CAP_SYS_NICE"))
             }
             Err(error) => Err(HostError::other("running workers in real time (SCHED_FIFO)", error)),
         }
+    }
+
+    /// Goes on behind the threads that were started up to here.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Other`] when the kernel refuses; a lower priority needs no privilege.
+    pub fn give_way(&self) -> Result<(), HostError> {
+        set(libc::SCHED_FIFO, PRIORITY).map_err(|error| HostError::other("lowering the real-time priority", error))
     }
 }
 

@@ -11,6 +11,7 @@ use super::running::{Running, lock};
 use super::start::warn_of;
 use crate::config::{self, Config, Interface, Node};
 use crate::control::status::Reload;
+use crate::kernel::memory;
 use crate::table::{Service, Tables};
 
 /// The parts of a configuration that take a restart to change.
@@ -146,6 +147,7 @@ impl Running {
             let current = self.tables.load_full();
             let used = retired.iter().chain([&current]).flat_map(|tables| &tables.clients);
             self.leases.keep_only(&used.map(|client| client.fingerprint).collect::<HashSet<_>>());
+            memory::give_back();
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::config::{self, Config, Scheduling};
 use crate::control::health::Progress;
 use crate::control::server::Listeners;
 use crate::control::signals::{Handlers, Signals};
-use crate::kernel::{HostError, Link, PortSpec, Program, RealTime, Xsk, privilege, queues};
+use crate::kernel::{HostError, Link, PortSpec, Program, RealTime, Xsk, memory, privilege, queues};
 use crate::table::{Host, Service, Tables};
 
 /// How long a worker may stand still before the node calls itself unhealthy; its longest sleep is a second.
@@ -69,6 +69,8 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
         program: Mutex::new(program),
         progress: Mutex::new(Progress::new(STALL)),
     });
+    drop(config);
+    memory::give_back();
     match launch(&node, handlers, listeners, sockets) {
         Ok((signals, threads)) => Ok(Started { node, signals, threads }),
         Err(error) => {

@@ -30,8 +30,9 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Starts the workers on their sockets, in real time if they are to be; then all others, of which `serve` starts the
-    /// control side.
+    /// Starts the workers on their sockets, in real time if they are to be, and ahead of them what writes their sequence
+    /// numbers: beside workers that never rest it would come too late. Then all others, of which `serve` starts the control
+    /// side.
     pub(super) fn start(
         node: &Arc<Running>,
         sockets: Vec<Xsk>,
@@ -39,7 +40,9 @@ impl Threads {
         serve: impl FnOnce() -> Result<Server, StartError>,
     ) -> Result<Self, StartError> {
         let wakers = sockets.iter().map(Xsk::waker).collect();
-        let mut threads = Vec::new();
+        let own = node.clone();
+        let mut threads = vec![spawn("leases".into(), move || own.keep_leases())?];
+        real_time.as_ref().map_or(Ok(()), RealTime::give_way)?;
         for (index, (xsk, view)) in sockets.into_iter().zip(&node.workers).enumerate() {
             let worker = Worker::new(index, xsk, node.tables.clone(), view.counters.clone());
             let own = node.clone();
@@ -48,8 +51,6 @@ impl Threads {
         }
         drop(real_time);
         let server = serve()?;
-        let own = node.clone();
-        threads.push(spawn("leases".into(), move || own.keep_leases())?);
         Ok(Self { threads, wakers, server })
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("idle/under-one-percent-of-a-core", idle),
         case("idle/workers-that-spin-never-sleep", spin),
-        case("scheduling/workers-and-they-alone-run-in-real-time", scheduling),
+        case("scheduling/workers-and-their-leases-alone-run-in-real-time", scheduling),
         case("load/one-system-call-per-batch", counters),
         case("load/strace-agrees-with-the-counters", strace),
     ]
@@ -86,7 +86,7 @@ fn scheduling() -> Result<()> {
             // The policy is the 41st field of proc_pid_stat(5).
             let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
             let policy = fields.split_whitespace().nth(38).context("a short stat")?;
-            let expected = asked == "fifo" && name.starts_with("worker-");
+            let expected = asked == "fifo" && (name.starts_with("worker-") || name.trim() == "leases");
             ensure!((policy == SCHED_FIFO) == expected, "{} has the policy {policy} ({asked})", name.trim());
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use anytun_tests::counters::Counters;
 use anytun_tests::crypto::{Crypto, combinations};
 use anytun_tests::forge::{Forger, IPV4, Outlet, datagram};
 use anytun_tests::lab::PORT;
+use anytun_tests::namespace::output;
 use anytun_tests::node::{self, Node};
 use anytun_tests::process::Process;
 use anytun_tests::status::Status;
@@ -30,7 +32,10 @@ const PACKETS: u32 = 1_000;
 const RATE: u32 = 2_000;
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![case("overload/quiet-clients-keep-their-packets", quiet_clients)]
+    vec![
+        case("overload/quiet-clients-keep-their-packets", quiet_clients),
+        case("overload/sequence-numbers-last-on-one-processor", one_processor),
+    ]
 }
 
 /// A quiet client and the one that it sends to, behind the same interfaces as the flood.
@@ -83,6 +88,25 @@ fn quiet_clients() -> Result<()> {
     taken.ensure_ledgers_hold()?;
     drop(flood);
     node.status()?.ensure_ledgers_hold()
+}
+
+/// Whoever writes leases has no processor but that of a worker in real time, which never rests: packets have sequence
+/// numbers all the same.
+fn one_processor() -> Result<()> {
+    /// Leases of one client, each longer than the one before.
+    const LEASES: u64 = 4;
+    let bench = Bench::relayed()?;
+    let node = bench.node(FLOOD, &crypto)?;
+    let leased = node.status()?.sequences.leases_written;
+    output(Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", "1", &node.pid().to_string()]))?;
+    let flood = flood(&bench)?;
+    output(Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", "0", &flood.pid().to_string()]))?;
+    let status =
+        node.await_status("leases were used up", |status| status.sequences.leases_written >= leased + LEASES)?;
+    drop(flood);
+    eprintln!("{:?}", status.workers[0].verdicts);
+    ensure!(status.verdict("no-sequence") == 0, "packets went without a number: {:?}", status.workers[0].verdicts);
+    status.ensure_ledgers_hold()
 }
 
 /// The flood has none, so that the generator sends the same packets again and again.

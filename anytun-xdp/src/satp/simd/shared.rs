@@ -17,6 +17,9 @@ const PAGE: usize = 4096;
 /// Octets of the first region of a size: enough for a node of few clients.
 const FIRST: usize = 1 << 16;
 
+/// More owners than can be in memory; half of what the count has room for, as several threads may count at once.
+const MOST_OWNERS: usize = isize::MAX as usize;
+
 /// A value with several owners, like an [`Arc`](std::sync::Arc), in a slot that starts with a cache line and lies among
 /// others of its size, in huge pages when there are many. To make one and to let go of the last takes a lock, to use
 /// one does not. Slots are used again; their memory is kept.
@@ -128,8 +131,10 @@ impl<T: ?Sized> Shared<T> {
 
 impl<T: ?Sized> Clone for Shared<T> {
     fn clone(&self) -> Self {
-        // There are never as many owners as would overflow: each takes memory of its own.
-        self.owners().fetch_add(1, Ordering::Relaxed);
+        // As in `Arc`: so many owners can only have been forgotten, and a count that starts over would end the value early.
+        if self.owners().fetch_add(1, Ordering::Relaxed) > MOST_OWNERS {
+            std::process::abort();
+        }
         Self { value: self.value }
     }
 }
@@ -210,6 +215,61 @@ mod tests {
             let value = Shared::new(Wide(n));
             assert_eq!((value.0, &raw const *value as usize % 256), (n, 0));
         }
+    }
+
+    #[test]
+    fn a_panic_at_the_end_of_a_value_costs_its_slot_and_nothing_else() {
+        // A size that no other test has.
+        struct Faulty([u64; 1003]);
+        impl Drop for Faulty {
+            fn drop(&mut self) {
+                assert_eq!(self.0[0], 0, "as asked for");
+            }
+        }
+        let faulty = Shared::new(Faulty([1; 1003]));
+        let lost = &raw const *faulty as usize;
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(faulty)));
+        assert!(panicked.is_err());
+        let sound: Vec<_> = (0..100).map(|_| Shared::new(Faulty([0; 1003]))).collect();
+        assert!(sound.iter().all(|value| &raw const **value as usize != lost));
+    }
+
+    #[test]
+    fn values_may_own_others_of_their_size() {
+        struct Chain {
+            _next: Option<Shared<Chain>>,
+            _value: Arc<()>,
+        }
+        let value = Arc::new(());
+        let link = |next, _| Some(Shared::new(Chain { _next: next, _value: value.clone() }));
+        drop((0..100).fold(None, link));
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn slots_go_from_thread_to_thread() {
+        // A size that no other test has. Whoever makes a value of it gets slots that others gave back, and each thread
+        // drops some that others wrote to.
+        type Value = (std::sync::atomic::AtomicU64, [u64; 1005]);
+        let value = |n: u64| Shared::new((std::sync::atomic::AtomicU64::new(0), [n; 1005]));
+        let (give, take) = crossbeam::channel::unbounded::<Shared<Value>>();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (give, take) = (give.clone(), take.clone());
+                scope.spawn(move || {
+                    for n in 0..500 {
+                        let own = value(thread << 32 | n);
+                        give.send(own.clone()).expect("a receiver");
+                        own.0.fetch_add(1, Ordering::Relaxed);
+                        let other = take.recv().expect("as many as were sent");
+                        other.0.fetch_add(1, Ordering::Relaxed);
+                        assert!(other.1.iter().all(|word| *word == other.1[0]) && own.1 == [thread << 32 | n; 1005]);
+                        drop((own, other));
+                    }
+                });
+            }
+        });
+        assert!(take.is_empty());
     }
 
     #[test]
