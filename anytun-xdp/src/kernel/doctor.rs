@@ -11,8 +11,8 @@ use aya::util::KernelVersion;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::{HostError, Link, Xsk, privilege, program, queues, xsk};
-use crate::config::{Config, Interface, Queues, XdpMode};
+use super::{HostError, Link, RealTime, Xsk, privilege, program, queues, xsk};
+use crate::config::{Config, Interface, Queues, Scheduling, XdpMode};
 
 /// XDP programs can be attached by links that go with the process since this kernel.
 const OLDEST: KernelVersion = KernelVersion::new(5, 9, 0);
@@ -84,6 +84,7 @@ pub fn examine_all(config: &Config) -> Vec<Finding> {
         let says = error.problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; ");
         findings.push(Finding { severity: Severity::Fatal, what: says, mend: None });
     }
+    findings.extend(real_time(config.node.scheduling));
     findings.extend(directory("state_dir", &config.node.state_dir));
     findings.extend(config.node.control.parent().and_then(|path| directory("control", path)));
     findings
@@ -309,6 +310,21 @@ fn memory(links: &[(Link, &Interface)], workers: usize) -> Option<Finding> {
         )),
         Ok(_) => Some(Finding::good(format!("memory: {} MiB will be locked", mebibytes(needed)))),
         Err(error) => Some(Finding::from_error(&error)),
+    }
+}
+
+/// Whether workers may run in real time, if they are to.
+fn real_time(asked: Scheduling) -> Option<Finding> {
+    match asked {
+        Scheduling::Other => None,
+        Scheduling::Fifo => Some(match RealTime::begin() {
+            Ok(_) => Finding::good("workers will run in real time"),
+            Err(refused) => Finding::hurts(
+                format!("{refused}; workers would run as any other thread, and carry less under overload"),
+                "CAP_SYS_NICE for the service (in its CapabilityBoundingSet, and no RestrictRealtime), or \
+                 scheduling = \"other\"",
+            ),
+        }),
     }
 }
 

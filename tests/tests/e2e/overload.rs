@@ -104,7 +104,6 @@ fn one_processor() -> Result<()> {
     let status =
         node.await_status("leases were used up", |status| status.sequences.leases_written >= leased + LEASES)?;
     drop(flood);
-    eprintln!("{:?}", status.workers[0].verdicts);
     ensure!(status.verdict("no-sequence") == 0, "packets went without a number: {:?}", status.workers[0].verdicts);
     status.ensure_ledgers_hold()
 }

@@ -1,6 +1,7 @@
 //! Where the time of the relay's processor goes while the node carries its peak, by `perf`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -176,6 +177,8 @@ impl Bench<'_> {
     fn sampled(&self, contestant: &Contestant, size: Size, samples: &mut Samples) -> Result<Profile> {
         let directory = &self.generator.directory;
         let (data, log) = (directory.join("perf.data"), directory.join("perf.log"));
+        // Of the subject before, if there was one.
+        let _ = fs::remove_file(&data);
         let mut record = Command::new(PERF);
         // This machine may have no counters of its own, so the clock it is.
         record.args(["record", "--quiet", "--no-buildid", "--no-buildid-cache", "--event", "cpu-clock"]);
