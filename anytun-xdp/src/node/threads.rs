@@ -46,7 +46,7 @@ impl Threads {
         for (index, (xsk, view)) in sockets.into_iter().zip(&node.workers).enumerate() {
             let worker = Worker::new(index, xsk, node.tables.clone(), view.counters.clone());
             let own = node.clone();
-            let body = move || worker.run(own.start, own.fixed.node.idle, &own.stop);
+            let body = move || worker.run(own.start, own.fixed.node.idle, own.scheduling, &own.stop);
             threads.push(spawn(format!("worker-{index}"), body)?);
         }
         drop(real_time);

@@ -11,6 +11,7 @@ mod stages;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
@@ -21,7 +22,7 @@ pub use self::counters::{Tally, WorkerCounters};
 use self::io::PacketIo;
 use self::outbox::Outbox;
 pub use self::stage::Stage;
-use crate::config::Idle;
+use crate::config::{Idle, Scheduling};
 use crate::satp::Batch;
 use crate::table::Tables;
 
@@ -38,6 +39,11 @@ const SPINNING_TURNS: u32 = 1 << 16;
 
 /// The longest sleep: how late a worker notices what nobody wakes it for.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// How long a worker in real time carries packets without a sleep, and how long it then rests: threads of the kernel
+/// that belong to its processor get no other time, and without them not even a file is written.
+const SHIFT: Duration = Duration::from_millis(10);
+const REST: Duration = Duration::from_micros(100);
 
 /// How long a worker waits, when it stops, for the kernel to send what was handed over.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -88,16 +94,21 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// Carries packets until `stop` is set, then what is still in the rings. `start` is when the node started.
-    pub fn run(mut self, start: Instant, idle: Idle, stop: &AtomicBool) {
+    pub fn run(mut self, start: Instant, idle: Idle, scheduling: Scheduling, stop: &AtomicBool) {
         let now = || start.elapsed().as_millis() as u64;
         let patience = match idle {
             Idle::Sleep => IDLE_TURNS,
             Idle::Spin => SPINNING_TURNS,
         };
         let mut turns = 0;
+        let mut rested = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             if self.turn(now()) > 0 {
                 turns = 0;
+                if scheduling == Scheduling::Fifo && rested.elapsed() >= SHIFT {
+                    thread::sleep(REST);
+                    rested = Instant::now();
+                }
                 continue;
             }
             turns += 1;
@@ -106,6 +117,7 @@ impl<I: PacketIo> Worker<I> {
                 self.show();
                 if idle == Idle::Sleep {
                     self.lane.io.wait(LONGEST_SLEEP);
+                    rested = Instant::now();
                 }
             }
         }
