@@ -10,6 +10,7 @@ pub mod error;
 pub mod hop;
 pub mod lane;
 pub mod live;
+mod look;
 pub mod memory;
 pub mod outcome;
 pub mod pcap;

@@ -50,10 +50,10 @@ impl Backlogs {
     /// Maps the program's map.
     pub(super) fn new(map: &MapData) -> Result<Self, HostError> {
         let fd = map.fd().as_fd().as_raw_fd();
+        let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new shared mapping at an address of the kernel's choice, of a map that is as long (checked by the
         // kernel) and was made for that (BPF_F_MMAPABLE).
-        let address =
-            unsafe { libc::mmap(ptr::null_mut(), OCTETS, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0) };
+        let address = unsafe { libc::mmap(ptr::null_mut(), OCTETS, access, libc::MAP_SHARED, fd, 0) };
         match NonNull::new(address.cast::<Cell>()) {
             Some(start) if address != libc::MAP_FAILED => Ok(Self(Arc::new(Mapping(start)))),
             _ => Err(HostError::other("mapping the backlogs of the XDP program", io::Error::last_os_error())),

@@ -95,19 +95,19 @@ impl<I: PacketIo> Worker<I> {
 
     /// Carries packets until `stop` is set, then what is still in the rings. `start` is when the node started.
     pub fn run(mut self, start: Instant, idle: Idle, scheduling: Scheduling, stop: &AtomicBool) {
-        let now = || start.elapsed().as_millis() as u64;
         let patience = match idle {
             Idle::Sleep => IDLE_TURNS,
             Idle::Spin => SPINNING_TURNS,
         };
         let mut turns = 0;
-        let mut rested = Instant::now();
+        let mut rested = start.elapsed();
         while !stop.load(Ordering::Relaxed) {
-            if self.turn(now()) > 0 {
+            let now = start.elapsed();
+            if self.turn(now.as_millis() as u64) > 0 {
                 turns = 0;
-                if scheduling == Scheduling::Fifo && rested.elapsed() >= SHIFT {
+                if scheduling == Scheduling::Fifo && now.saturating_sub(rested) >= SHIFT {
                     thread::sleep(REST);
-                    rested = Instant::now();
+                    rested = start.elapsed();
                 }
                 continue;
             }
@@ -117,12 +117,14 @@ impl<I: PacketIo> Worker<I> {
                 self.show();
                 if idle == Idle::Sleep {
                     self.lane.io.wait(LONGEST_SLEEP);
-                    rested = Instant::now();
+                    rested = start.elapsed();
                 }
             }
         }
         let deadline = Instant::now() + DRAIN;
-        while (self.turn(now()) > 0 || self.lane.io.ledger().tx > 0) && Instant::now() < deadline {
+        while (self.turn(start.elapsed().as_millis() as u64) > 0 || self.lane.io.ledger().tx > 0)
+            && Instant::now() < deadline
+        {
             self.lane.io.wait(Duration::from_millis(1));
         }
         self.show();

@@ -199,14 +199,17 @@ fn search() -> Result<()> {
     Ok(())
 }
 
+/// The crypto of client `number`: `default` or `null`.
+fn crypto(name: &str, number: u16) -> Crypto {
+    let [default, null, ..] = combinations(&format!("passphrase of client {number}"));
+    if name == "null" { null.1 } else { default.1 }
+}
+
 /// Clients of a node reach each other, with either engine, default crypto and none.
 fn satp() -> Result<()> {
     for name in ["default", "null"] {
         let bench = Bench::relayed()?;
-        let node = bench.node(CLIENTS, &|number| {
-            let [default, null, ..] = combinations(&format!("passphrase of client {number}"));
-            if name == "null" { null.1 } else { default.1 }
-        })?;
+        let node = bench.node(CLIENTS, &|number| crypto(name, number))?;
         let clients = bench.clients()?;
         let mut first = 0;
         for more in ["--engine xsk", "--engine xdp", "--engine xsk --sink-engine xdp", "--round-trip"] {
@@ -230,10 +233,7 @@ fn satp() -> Result<()> {
 fn every_load() -> Result<()> {
     for name in ["default", "null"] {
         let bench = Bench::relayed()?;
-        let node = bench.node(CLIENTS, &|number| {
-            let [default, null, ..] = combinations(&format!("passphrase of client {number}"));
-            if name == "null" { null.1 } else { default.1 }
-        })?;
+        let node = bench.node(CLIENTS, &|number| crypto(name, number))?;
         let clients = bench.clients()?;
         let mut first = 0;
         for rate in ["5k", "20k", "100k", "300k", "max"] {
