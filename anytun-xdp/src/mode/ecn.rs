@@ -2,7 +2,8 @@
 
 /// The two ECN bits of a type of service or traffic class.
 pub const MASK: u8 = 0b11;
-const NOT_ECT: u8 = 0b00;
+/// Not capable of explicit congestion notification.
+pub const NOT_ECT: u8 = 0b00;
 const ECT1: u8 = 0b01;
 const CE: u8 = 0b11;
 

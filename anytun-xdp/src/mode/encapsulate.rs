@@ -1,5 +1,7 @@
 //! The headers around a sealed packet: Ethernet with its tags, IP and UDP.
 
+use std::num::NonZeroU16;
+
 use anytun_common::wire::{checksum, ethernet, ipv4, ipv6, udp, unmapped};
 
 use crate::config::UdpChecksum;
@@ -32,103 +34,116 @@ pub fn network_length(endpoint: &Endpoint, frame: usize) -> usize {
     frame.saturating_sub(ethernet::HEADER + endpoint.tags.as_bytes().len())
 }
 
-/// Writes the headers into the first [`length`] octets of `packet`, which ends with the SATP packet. Returns nothing, and
-/// the packet is not to be sent, when it is too short or too long for its headers.
+/// What a packet's UDP checksum lacks: its payload. Nothing when the packet goes without.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Unsummed(Option<NonZeroU16>);
+
+/// Writes the headers into the first [`length`] octets of `packet`, behind which the SATP packet will be. Returns nothing, and
+/// the packet is not to be sent, when it is too short or too long for its headers. Before it is, [`sum`] has to be called.
 #[inline]
-pub fn write(packet: &mut [u8], endpoint: &Endpoint, service: &Service, marks: Marks) -> Option<()> {
+pub fn write(packet: &mut [u8], endpoint: &Endpoint, service: &Service, marks: Marks) -> Option<Unsummed> {
     let tags = endpoint.tags.as_bytes();
     let (link, network) = packet.split_at_mut_checked(ethernet::HEADER + tags.len())?;
     let (addresses, tagged) = link.split_first_chunk_mut::<{ ethernet::TYPE }>()?;
-    addresses[..6].copy_from_slice(&endpoint.neighbour);
-    addresses[6..].copy_from_slice(&endpoint.local);
+    *addresses = *endpoint.link.as_bytes();
     let (tagged, ethertype) = tagged.split_last_chunk_mut::<2>()?;
     // Few clients are tagged, and to copy a number of octets that only the packet knows is a call.
     if !tags.is_empty() {
         tagged.copy_from_slice(tags);
     }
-    *ethertype = match (unmapped(service.address), unmapped(endpoint.address)) {
+    match (unmapped(service.address), unmapped(endpoint.address)) {
         (Some(source), Some(destination)) => {
-            let (source, destination) = (u32::from_be_bytes(source), u32::from_be_bytes(destination));
-            write_v4(network, source, destination, marks)?;
-            let addresses = checksum::add_quad(source.into(), destination);
-            write_udp(network.get_mut(ipv4::HEADER..)?, endpoint, service, addresses, service.udp_checksum)?;
-            ethernet::IPV4
+            *ethertype = ethernet::IPV4.to_be_bytes();
+            let addresses = [u32::from_be_bytes(source), u32::from_be_bytes(destination)];
+            write_v4(network, addresses, [service.port, endpoint.port], marks, service.udp_checksum)
         }
         (None, None) => {
-            write_v6(network, endpoint, service, marks)?;
-            let addresses = checksum::add(checksum::add(0, &service.address), &endpoint.address);
-            write_udp(network.get_mut(ipv6::HEADER..)?, endpoint, service, addresses, UdpChecksum::Full)?;
-            ethernet::IPV6
+            *ethertype = ethernet::IPV6.to_be_bytes();
+            write_v6(network, endpoint, service, marks)
         }
         // An endpoint is learned from packets to the service, so it is of its family.
-        _ => return None,
+        _ => None,
     }
-    .to_be_bytes();
+}
+
+/// Adds the payload, all behind the first `head` octets of `packet`, to the UDP checksum, which is the last of the headers.
+#[inline]
+pub fn sum(packet: &mut [u8], head: usize, Unsummed(headers): Unsummed) -> Option<()> {
+    let Some(headers) = headers else { return Some(()) };
+    let (head, payload) = packet.split_at_mut_checked(head)?;
+    // A sum of zero is sent as all ones: zero means that there is none (RFC 768).
+    let sum = match !checksum::fold(checksum::add(u64::from(headers.get()), payload)) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    *head.last_chunk_mut()? = sum.to_be_bytes();
     Some(())
 }
 
 // Checksums of headers are reckoned from what is written, not from what was: to read octets back in other portions than
 // they were just written in makes the processor wait.
 
-/// Writes an IPv4 header without options (RFC 791 §3.1), a row of its picture at a time.
-fn write_v4(network: &mut [u8], source: u32, destination: u32, marks: Marks) -> Option<()> {
+const V4: usize = ipv4::HEADER + udp::HEADER;
+const V6: usize = ipv6::HEADER + udp::HEADER;
+
+/// Writes an IPv4 header without options (RFC 791 §3.1) and a UDP header, a row of their pictures at a time.
+#[inline]
+fn write_v4(
+    network: &mut [u8],
+    [source, destination]: [u32; 2],
+    ports: [u16; 2],
+    marks: Marks,
+    policy: UdpChecksum,
+) -> Option<Unsummed> {
     let total = u16::try_from(network.len()).ok()?;
-    let h = network.first_chunk_mut::<{ ipv4::HEADER }>()?;
+    let h = network.first_chunk_mut::<V4>()?;
     let (identification, flags) =
         if marks.dont_fragment { (0, ipv4::DONT_FRAGMENT) } else { (marks.identification, 0) };
     let row = |high: u16, low: u16| u32::from(high) << 16 | u32::from(low);
     let first = row(u16::from_be_bytes([0x45, marks.tos]), total);
     let second = row(identification, flags);
     let third = row(u16::from_be_bytes([HOPS, udp::PROTOCOL]), 0);
-    let sum = [first, second, third, source, destination].into_iter().fold(0, checksum::add_quad);
+    let addresses = checksum::add_quad(u64::from(source), destination);
+    let sum = [first, second, third].into_iter().fold(addresses, checksum::add_quad);
     let third = third | u32::from(!checksum::fold(sum));
-    for (row, value) in h.as_chunks_mut::<4>().0.iter_mut().zip([first, second, third, source, destination]) {
-        *row = value.to_be_bytes();
+    let length = total - ipv4::HEADER as u16;
+    let rows = [first, second, third, source, destination, row(ports[0], ports[1]), row(length, 0)];
+    for (octets, row) in h.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
+        *octets = row.to_be_bytes();
     }
-    Some(())
+    Some(match policy {
+        UdpChecksum::Zero => Unsummed::default(),
+        UdpChecksum::Full => unsummed(addresses, ports, length),
+    })
 }
 
-fn write_v6(network: &mut [u8], endpoint: &Endpoint, service: &Service, marks: Marks) -> Option<()> {
-    let payload = u16::try_from(network.len().checked_sub(ipv6::HEADER)?).ok()?;
-    let h = network.first_chunk_mut::<{ ipv6::HEADER }>()?;
-    h[..4].copy_from_slice(&[0x60, 0, 0, 0]);
-    ipv6::set_traffic_class(h, marks.tos);
-    h[ipv6::PAYLOAD_LENGTH..][..2].copy_from_slice(&payload.to_be_bytes());
-    h[ipv6::NEXT_HEADER] = udp::PROTOCOL;
-    h[ipv6::HOP_LIMIT] = HOPS;
-    h[ipv6::SOURCE..][..16].copy_from_slice(&service.address);
-    h[ipv6::DESTINATION..][..16].copy_from_slice(&endpoint.address);
-    Some(())
-}
-
-/// Writes the UDP header of `datagram`. The checksum runs over the pseudo-header too (RFC 768, RFC 8200 §8.1), of which
-/// `addresses` is the sum of both addresses.
-fn write_udp(
-    datagram: &mut [u8],
-    endpoint: &Endpoint,
-    service: &Service,
-    addresses: u64,
-    policy: UdpChecksum,
-) -> Option<()> {
-    let length = u16::try_from(datagram.len()).ok()?;
-    let (h, payload) = datagram.split_first_chunk_mut::<{ udp::HEADER }>()?;
-    let ports = u64::from(service.port) + u64::from(endpoint.port);
-    let sum = match policy {
-        UdpChecksum::Zero => 0,
-        UdpChecksum::Full => {
-            // The length is in the pseudo-header and in the header.
-            let headers = addresses + u64::from(udp::PROTOCOL) + ports + 2 * u64::from(length);
-            // A sum of zero is sent as all ones: zero means that there is none.
-            match !checksum::fold(checksum::add(headers, payload)) {
-                0 => 0xffff,
-                sum => sum,
-            }
-        }
-    };
-    for (field, value) in h.as_chunks_mut::<2>().0.iter_mut().zip([service.port, endpoint.port, length, sum]) {
+/// Writes an IPv6 header (RFC 8200 §3) and a UDP header.
+fn write_v6(network: &mut [u8], endpoint: &Endpoint, service: &Service, marks: Marks) -> Option<Unsummed> {
+    let length = u16::try_from(network.len().checked_sub(ipv6::HEADER)?).ok()?;
+    let h = network.first_chunk_mut::<V6>()?;
+    let (ip, datagram) = h.split_first_chunk_mut::<{ ipv6::HEADER }>()?;
+    ip[..4].copy_from_slice(&[0x60, 0, 0, 0]);
+    ipv6::set_traffic_class(ip, marks.tos);
+    ip[ipv6::PAYLOAD_LENGTH..][..2].copy_from_slice(&length.to_be_bytes());
+    ip[ipv6::NEXT_HEADER] = udp::PROTOCOL;
+    ip[ipv6::HOP_LIMIT] = HOPS;
+    ip[ipv6::SOURCE..][..16].copy_from_slice(&service.address);
+    ip[ipv6::DESTINATION..][..16].copy_from_slice(&endpoint.address);
+    let ports = [service.port, endpoint.port];
+    for (field, value) in datagram.as_chunks_mut::<2>().0.iter_mut().zip([ports[0], ports[1], length, 0]) {
         *field = value.to_be_bytes();
     }
-    Some(())
+    let addresses = checksum::add(checksum::add(0, &service.address), &endpoint.address);
+    Some(unsummed(addresses, ports, length))
+}
+
+/// The sum of the pseudo-header and the UDP header (RFC 768, RFC 8200 §8.1); `addresses` is that of both addresses.
+#[inline]
+fn unsummed(addresses: u64, ports: [u16; 2], length: u16) -> Unsummed {
+    let ports = u64::from(ports[0]) + u64::from(ports[1]);
+    // The length is in the pseudo-header and in the header. No sum of what is not zero is folded to zero.
+    let sum = addresses + u64::from(udp::PROTOCOL) + ports + 2 * u64::from(length);
+    Unsummed(NonZeroU16::new(checksum::fold(sum)))
 }
 
 #[cfg(test)]
@@ -140,7 +155,7 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::table::Tags;
+    use crate::table::{Link, Tags};
 
     fn service(address: &str, udp_checksum: UdpChecksum) -> Service {
         let address = address.parse().expect("address");
@@ -153,14 +168,16 @@ mod tests {
             IpAddr::V6(address) => address.octets(),
         };
         let tags = Tags::new(tags).expect("tags");
-        Endpoint { slot: 0, local: [2, 0, 0, 0, 0, 1], neighbour: [2, 0, 0, 0, 0, 2], tags, address, port: 40_000 }
+        let link = Link::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
+        Endpoint { slot: 0, link, tags, address, port: 40_000 }
     }
 
     fn built(service: &Service, endpoint: &Endpoint, marks: Marks) -> (Vec<u8>, Datagram) {
         let head = length(endpoint);
         let mut packet = vec![0xaa; head];
         packet.extend_from_slice(b"a sealed packet");
-        assert_eq!(write(&mut packet, endpoint, service, marks), Some(()));
+        let unsummed = write(&mut packet, endpoint, service, marks).expect("room");
+        assert_eq!(sum(&mut packet, head, unsummed), Some(()));
         let datagram = classify(packet.as_slice()).expect("a datagram");
         assert_eq!(&packet[datagram.payload..], b"a sealed packet");
         assert_eq!((datagram.source, datagram.source_port), (service.address, 4444));

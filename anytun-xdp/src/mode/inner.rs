@@ -25,9 +25,10 @@ impl<'a> Inner<'a> {
         match payload_type {
             ethernet::IPV4 => {
                 let h = payload.first_chunk_mut::<{ ipv4::HEADER }>().ok_or(Verdict::MalformedInner)?;
-                let header = usize::from(h[0] & 0x0f) * 4;
-                let total = usize::from(u16::from_be_bytes([h[2], h[3]]));
-                if h[0] >> 4 != 4 || header < ipv4::HEADER || total < header || total > available {
+                let first = u32::from_be_bytes([h[0], h[1], h[2], h[3]]);
+                let header = (first >> 24 & 0x0f) as usize * 4;
+                let total = (first & 0xffff) as usize;
+                if first >> 28 != 4 || header < ipv4::HEADER || total < header || total > available {
                     return Err(Verdict::MalformedInner);
                 }
                 Ok((Inner::V4(h), total))
@@ -49,8 +50,8 @@ impl<'a> Inner<'a> {
     pub fn ends(&self) -> Ends {
         match self {
             Inner::V4(h) => {
-                let at = |offset: usize| Ipv4Addr::from(std::array::from_fn::<u8, 4, _>(|i| h[offset + i]));
-                Ends::V4 { source: at(ipv4::SOURCE), destination: at(ipv4::DESTINATION) }
+                let [.., a, b, c, d, e, f, g, i] = **h;
+                Ends::V4 { source: Ipv4Addr::from([a, b, c, d]), destination: Ipv4Addr::from([e, f, g, i]) }
             }
             Inner::V6(h) => {
                 let at = |offset: usize| Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| h[offset + i]));
@@ -97,6 +98,9 @@ impl<'a> Inner<'a> {
     /// [`Verdict::EcnMismatch`].
     #[inline]
     pub fn decapsulate_ecn(&mut self, outer_tos: u8) -> Result<(), Verdict> {
+        if outer_tos & ecn::MASK == ecn::NOT_ECT {
+            return Ok(());
+        }
         let tos = self.tos();
         let ecn = ecn::decapsulate(tos, outer_tos).ok_or(Verdict::EcnMismatch)?;
         let new = tos & !ecn::MASK | ecn;
@@ -150,18 +154,21 @@ impl Ends {
     }
 }
 
+#[inline]
 fn link_v4(address: &Ipv4Addr) -> bool {
-    let this_network = address.octets()[0] == 0;
-    this_network || address.is_loopback() || address.is_link_local() || address.is_multicast() || address.is_broadcast()
+    let number = address.to_bits();
+    // This network, loopback, multicast; link-local; broadcast.
+    matches!(number >> 24, 0 | 127 | 224..=239) || number >> 16 == 0xa9fe || number == u32::MAX
 }
 
+#[inline]
 fn link_v6(address: &Ipv6Addr) -> bool {
     let unicast = address.is_unspecified() || address.is_loopback() || address.is_unicast_link_local();
     unicast || address.is_multicast()
 }
 
 /// Changes one octet of an IPv4 header and repairs its checksum.
-#[inline]
+#[inline(always)]
 fn change_v4(h: &mut [u8; ipv4::HEADER], at: usize, octet: u8) {
     let word = at & !1;
     let old = u16::from_be_bytes([h[word], h[word + 1]]);

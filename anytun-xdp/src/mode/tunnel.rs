@@ -12,7 +12,7 @@ pub struct Route {
     /// Number of the client it goes to.
     pub to: u32,
     /// Octets of the inner packet.
-    pub length: usize,
+    pub length: u32,
     /// DSCP and ECN it goes on with.
     pub tos: u8,
     /// Whether it must not be fragmented.
@@ -47,7 +47,7 @@ pub fn route(
     let to = destination(network, &ends).ok_or(Verdict::NoRoute)?;
     inner.decapsulate_ecn(outer_tos)?;
     inner.hop()?;
-    Ok(Route { to, length, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
+    Ok(Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
 }
 
 /// Brings near what [`route`] looks up for this packet.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anytun_common::wire::ethernet::{MAX_TAGS, Mac, TAG};
+use anytun_common::wire::ethernet::{self, MAX_TAGS, Mac, TAG};
 use anytun_common::wire::unmapped;
 
 use super::latch::Latch;
@@ -13,10 +13,8 @@ use super::latch::Latch;
 pub struct Endpoint {
     /// Slot of the interface.
     pub slot: u8,
-    /// The node's MAC address on that interface: the destination of the client's packets.
-    pub local: Mac,
-    /// The neighbour's MAC address: the source of the client's packets.
-    pub neighbour: Mac,
+    /// The Ethernet addresses that a frame to the client starts with.
+    pub link: Link,
     /// VLAN tags of the client's packets.
     pub tags: Tags,
     /// The client's outer address, an IPv4 one mapped.
@@ -24,6 +22,51 @@ pub struct Endpoint {
     /// The client's UDP port.
     pub port: u16,
 }
+
+/// The first octets of a frame: destination and source address, as they stand on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Link([u8; ethernet::TYPE]);
+
+impl Link {
+    /// From the node's address `local` to `neighbour`.
+    #[inline]
+    pub fn new(neighbour: Mac, local: Mac) -> Self {
+        let mut octets = [0; ethernet::TYPE];
+        octets[..ethernet::SOURCE].copy_from_slice(&neighbour);
+        octets[ethernet::SOURCE..].copy_from_slice(&local);
+        Self(octets)
+    }
+
+    /// The way back of a frame that came with these addresses.
+    #[inline]
+    pub fn back(octets: &[u8; ethernet::TYPE]) -> Self {
+        // Turned around as a number: octets that are stored one by one cannot be loaded as a whole at once.
+        let number = Self(*octets).number();
+        Self::from_number(number >> 48 | (number & MAC) << 48)
+    }
+
+    /// The octets.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8; ethernet::TYPE] {
+        &self.0
+    }
+
+    #[inline]
+    fn number(self) -> u128 {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.0;
+        let (low, high) = (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u32::from_le_bytes([i, j, k, l]));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    #[inline]
+    fn from_number(number: u128) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = number.to_le_bytes();
+        Self([a, b, c, d, e, f, g, h, i, j, k, l])
+    }
+}
+
+/// The bits of one address.
+const MAC: u128 = (1 << 48) - 1;
 
 /// Up to two VLAN tags, outermost first, each a TPID and a TCI in network byte order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -65,32 +108,29 @@ impl Endpoint {
         unmapped(self.address).is_some()
     }
 
+    #[inline]
     fn pack(&self) -> [u64; WORDS] {
-        let mac = |mac: Mac, high: u16| {
-            u64::from(high) << 48 | u64::from_be_bytes([0, 0, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]])
-        };
-        let address = u128::from_be_bytes(self.address);
+        let link = self.link.number();
+        let rest = u64::from(self.port) | u64::from(self.slot) << 16 | u64::from(self.tags.length) << 24;
+        let address = u128::from_le_bytes(self.address);
         [
-            mac(self.local, u16::from(self.slot) << 8 | u16::from(self.tags.length)),
-            mac(self.neighbour, self.port),
-            u64::from_be_bytes(self.tags.octets),
-            (address >> 64) as u64,
+            link as u64,
+            (link >> 64) as u64 | rest << 32,
+            u64::from_le_bytes(self.tags.octets),
             address as u64,
+            (address >> 64) as u64,
         ]
     }
 
+    #[inline]
     fn unpack(words: [u64; WORDS]) -> Self {
-        let mac = |word: u64| {
-            let [_, _, a, b, c, d, e, f] = word.to_be_bytes();
-            [a, b, c, d, e, f]
-        };
+        let rest = words[1] >> 32;
         Self {
-            slot: (words[0] >> 56) as u8,
-            local: mac(words[0]),
-            neighbour: mac(words[1]),
-            tags: Tags { octets: words[2].to_be_bytes(), length: ((words[0] >> 48) as u8).min((MAX_TAGS * TAG) as u8) },
-            address: (u128::from(words[3]) << 64 | u128::from(words[4])).to_be_bytes(),
-            port: (words[1] >> 48) as u16,
+            slot: (rest >> 16) as u8,
+            link: Link::from_number(u128::from(words[1]) << 64 | u128::from(words[0])),
+            tags: Tags { octets: words[2].to_le_bytes(), length: ((rest >> 24) as u8).min((MAX_TAGS * TAG) as u8) },
+            address: (u128::from(words[4]) << 64 | u128::from(words[3])).to_le_bytes(),
+            port: rest as u16,
         }
     }
 }
@@ -118,7 +158,9 @@ impl EndpointCell {
     #[inline]
     pub fn learn(&self, endpoint: &Endpoint, still_newest: impl FnOnce() -> bool) -> bool {
         let words = endpoint.pack();
-        if self.words.load() == Some(words) {
+        // Compared in registers: a comparison of memory would wait for it to be written.
+        let differs = |known: [u64; WORDS]| known.iter().zip(words).fold(0, |all, (a, b)| all | (a ^ b)) != 0;
+        if self.words.load().is_some_and(|known| !differs(known)) {
             return false;
         }
         self.publish(words, still_newest)
@@ -145,12 +187,19 @@ mod tests {
     fn endpoint(n: u8) -> Endpoint {
         Endpoint {
             slot: n % 16,
-            local: [n; 6],
-            neighbour: [n ^ 0xff; 6],
+            link: Link::new([n ^ 0xff; 6], [n; 6]),
             tags: Tags::new(&[0x81, 0, 0, n, 0x88, 0xa8, 0x0f, n][..usize::from(n % 3) * 4]).expect("whole tags"),
             address: [n; 16],
             port: u16::from(n) * 257,
         }
+    }
+
+    #[test]
+    fn the_way_back_has_the_addresses_the_other_way_round() {
+        let (there, here) = ([2, 3, 5, 7, 11, 13], [17, 19, 23, 29, 31, 37]);
+        let back = Link::back(&[17, 19, 23, 29, 31, 37, 2, 3, 5, 7, 11, 13]);
+        assert_eq!(back, Link::new(there, here));
+        assert_eq!(back.as_bytes(), &[2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37]);
     }
 
     #[test]

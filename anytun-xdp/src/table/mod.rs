@@ -16,7 +16,7 @@ mod service;
 pub use build::Host;
 pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
-pub use endpoint::{Endpoint, EndpointCell, Tags};
+pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
 pub(crate) use latch::Latch;
 pub use lpm::Lpm;
 pub use service::{Service, Services};

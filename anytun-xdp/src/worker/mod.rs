@@ -6,6 +6,7 @@ mod counters;
 pub mod io;
 pub mod memory;
 mod outbox;
+mod passage;
 mod stage;
 mod stages;
 
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam::utils::CachePadded;
 
-use self::batch::{Item, Layout};
+use self::batch::Packet;
 pub use self::counters::{Tally, WorkerCounters};
 use self::io::PacketIo;
 use self::outbox::Outbox;
@@ -62,11 +63,9 @@ struct Lane<I: PacketIo> {
     io: I,
     tally: Tally,
     received: Vec<I::Frame>,
-    items: Vec<Item<I::Frame>>,
-    /// For each item how it leaves.
-    layouts: Vec<Layout>,
+    /// What is known of the packet in each of these frames.
+    packets: Box<[Packet; BATCH]>,
     crypto: Batch,
-    ended: Vec<I::Frame>,
     outboxes: Vec<Outbox<I::Frame>>,
     /// Of the last packet that may be fragmented.
     identification: u16,
@@ -81,10 +80,8 @@ impl<I: PacketIo> Worker<I> {
             io,
             tally: Tally::default(),
             received: Vec::with_capacity(BATCH),
-            items: Vec::with_capacity(BATCH),
-            layouts: Vec::with_capacity(BATCH),
+            packets: Box::new([Packet::default(); BATCH]),
             crypto: Batch::default(),
-            ended: Vec::with_capacity(BATCH),
             outboxes,
             identification: 0,
         };

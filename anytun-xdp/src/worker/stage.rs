@@ -19,11 +19,11 @@ pub enum Stage {
     Decrypt,
     /// Inner packets are checked and find the client they go to.
     Route,
-    /// Endpoint, place in the frame and sequence number are found.
+    /// Endpoint, place in the frame and sequence number are found, outer headers written.
     LayOut,
     /// Packets are encrypted and get their tags.
     Seal,
-    /// Outer headers are put in front.
+    /// Outer checksums are completed, frames put into outboxes.
     Enclose,
     /// Frames go into TX rings and count for the client.
     Transmit,

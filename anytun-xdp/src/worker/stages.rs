@@ -6,17 +6,18 @@ use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
 
 use super::Lane;
-use super::batch::{End, Item, Layout, Packet, account, stage};
+use super::batch::{End, Packet};
 use super::io::PacketIo;
 use super::outbox::Receipt;
+use super::passage::{Passage, account, client_of, counters};
 use super::stage::Stage;
 use crate::mode::encapsulate::{self, Marks};
 use crate::mode::tunnel::{self, Route};
 use crate::satp::lease::Empty;
 use crate::satp::prefetch;
 use crate::satp::window::{Fresh, Refusal};
-use crate::satp::{ToOpen, ToSeal};
-use crate::table::{Client, Endpoint, Tables, Tags};
+use crate::satp::{Batch, ToOpen, ToSeal};
+use crate::table::{Client, Endpoint, Link, Tables, Tags};
 
 /// Cache lines of a frame that hold its headers.
 const HEADER_LINES: usize = 2;
@@ -24,87 +25,22 @@ const HEADER_LINES: usize = 2;
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
     pub(super) fn relay(&mut self, tables: &Tables, port: usize, now: u64, mut done: impl FnMut(Stage)) {
-        let Self { index, io, tally, received, items, layouts, crypto, ended, outboxes, identification } = self;
-        let (index, io) = (*index, &mut *io);
-        let mut account = |end| account(end, tables, index, tally);
-
-        // A batch waits for memory together: each loop asks for what the next one reads.
-        received.iter().for_each(|frame| prefetch::slice(io.packet(frame), HEADER_LINES));
-        for frame in received.drain(..) {
-            match parse(io.packet(&frame), tables) {
-                Ok(packet) => items.push(Item { frame, packet }),
-                Err(end) => {
-                    account(end);
-                    ended.push(frame);
-                }
-            }
-        }
-        done(Stage::Parse);
-
-        stage(items, ended, &mut account, |_, packet| look_up(packet, tables));
-        done(Stage::LookUp);
-        for Item { packet, .. } in items.iter() {
-            if let Some(client) = tables.clients.get(packet.client as usize) {
-                client.prefetch_opening(index);
-            }
-        }
-        stage(items, ended, &mut account, |frame, packet| measure(io.packet(frame), packet, tables));
-        done(Stage::Measure);
-
-        let authentic = crypto.verify(items.iter().map_while(|item| to_open(io.packet(&item.frame), item, tables)));
-        done(Stage::Verify);
-        let mut places = 0..;
-        stage(items, ended, &mut account, |frame, packet| {
-            packet.place = places.next().unwrap_or(usize::MAX);
-            let authentic = authentic.contains(packet.place);
-            accept(io.packet(frame), packet, authentic, tables, index, port, now)
-        });
-        done(Stage::Accept);
-        crypto.decrypt(items.iter_mut().map(|item| to_decrypt(io.buffer(&mut item.frame), &item.packet, tables)));
-        done(Stage::Decrypt);
-
-        items.iter().for_each(|item| prefetch_route(io.packet(&item.frame), &item.packet, tables));
-        stage(items, ended, &mut account, |frame, packet| route(io.buffer(frame), packet, tables, port));
+        let Self { index, io, tally, received, packets, crypto, outboxes, identification } = self;
+        let mut passage = Passage::new(io, received, packets, tables, *index, tally);
+        open(&mut passage, crypto, port, now, &mut done);
+        passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
+        passage.stage(|memory, packet, tables| route(memory, packet, tables, port));
         done(Stage::Route);
-
-        for Item { packet, .. } in items.iter() {
-            if let Some(client) = tables.clients.get(packet.route.to as usize) {
-                client.prefetch_sealing(index);
-            }
-        }
-        stage(items, ended, &mut account, |frame, packet| {
-            if !packet.route.dont_fragment {
-                *identification = identification.wrapping_add(1);
-            }
-            layouts.push(lay_out(io.buffer(frame), packet, tables, index, *identification)?);
-            Ok(())
-        });
-        done(Stage::LayOut);
-        let laid_out = items.iter_mut().zip(layouts.iter());
-        let sealed = crypto.seal(
-            laid_out.map_while(|(Item { frame, packet }, layout)| to_seal(io.buffer(frame), packet, layout, tables)),
-        );
-        done(Stage::Seal);
-        for (place, (Item { mut frame, packet }, layout)) in items.drain(..).zip(layouts.drain(..)).enumerate() {
-            let end = match enclose(io.buffer(&mut frame), &packet, &layout, sealed.contains(place), tables) {
-                Ok(()) => {
-                    io.set_length(&mut frame, layout.total);
-                    match outboxes.get_mut(usize::from(layout.endpoint.slot)) {
-                        Some(outbox) => {
-                            let octets = layout.total - layout.head;
-                            outbox.push(frame, Receipt { client: packet.route.to, octets });
-                            continue;
-                        }
-                        None => Verdict::NoEndpoint,
-                    }
+        seal(&mut passage, crypto, identification, &mut done);
+        let leaves = passage.end();
+        for (place, (mut frame, packet)) in received.drain(..).zip(packets.iter()).enumerate() {
+            match outboxes.get_mut(usize::from(packet.slot)).filter(|_| leaves.contains(place)) {
+                Some(outbox) => {
+                    io.set_length(&mut frame, packet.end());
+                    outbox.push(frame, Receipt { client: packet.route.to, octets: packet.length() });
                 }
-                Err(verdict) => verdict,
-            };
-            account(End::of(packet.route.to)(end));
-            ended.push(frame);
-        }
-        for frame in ended.drain(..) {
-            io.recycle(frame);
+                None => io.recycle(frame),
+            }
         }
         done(Stage::Enclose);
     }
@@ -129,26 +65,73 @@ impl<I: PacketIo> Lane<I> {
     }
 }
 
-/// The counters of a client that `worker` writes.
+// A batch waits for memory together: each loop asks for what the next one reads.
+
+/// Takes packets from their outer headers to their inner packets: parse to decrypt.
 #[inline]
-fn counters(tables: &Tables, client: u32, worker: usize) -> Option<&crate::table::ClientCounters> {
-    tables.clients.get(client as usize)?.counters.get(worker)
+fn open(passage: &mut Passage<'_, '_>, crypto: &mut Batch, port: usize, now: u64, done: &mut impl FnMut(Stage)) {
+    let (tables, worker) = (passage.tables, passage.worker);
+    passage.packets().for_each(|(memory, _)| prefetch::slice(memory, HEADER_LINES));
+    passage.received(parse);
+    done(Stage::Parse);
+    passage.stage(|_, packet, tables| look_up(packet, tables));
+    done(Stage::LookUp);
+    for client in passage.packets().filter_map(|(_, packet)| client_of(tables, packet.client)) {
+        client.prefetch_opening(worker);
+    }
+    passage.stage(|_, packet, tables| measure(packet, tables));
+    done(Stage::Measure);
+
+    let authentic = crypto.verify(passage.packets().map_while(|(memory, packet)| to_open(memory, packet, tables)));
+    done(Stage::Verify);
+    let mut places = 0..;
+    passage.stage(|memory, packet, tables| {
+        packet.place = places.next().unwrap_or(u8::MAX);
+        let authentic = authentic.contains(packet.place.into());
+        accept(memory, packet, authentic, tables, worker, port, now)
+    });
+    done(Stage::Accept);
+    crypto.decrypt(
+        passage
+            .packets_mut()
+            .map(|(memory, packet)| (packet.place.into(), body(memory, packet, tables).unwrap_or_default())),
+    );
+    done(Stage::Decrypt);
+}
+
+/// Takes packets whose way is known to whole frames: lay out to enclose, which is done when the frames are passed on.
+#[inline]
+fn seal(passage: &mut Passage<'_, '_>, crypto: &mut Batch, identification: &mut u16, done: &mut impl FnMut(Stage)) {
+    let (tables, worker) = (passage.tables, passage.worker);
+    for client in passage.packets().filter_map(|(_, packet)| client_of(tables, packet.route.to)) {
+        client.prefetch_sealing(worker);
+    }
+    passage.stage(|memory, packet, tables| {
+        if !packet.route.dont_fragment {
+            *identification = identification.wrapping_add(1);
+        }
+        lay_out(memory, packet, tables, worker, *identification)
+    });
+    done(Stage::LayOut);
+    let sealed = crypto.seal(passage.packets_mut().map_while(|(memory, packet)| to_seal(memory, packet, tables)));
+    done(Stage::Seal);
+    let mut places = 0..;
+    passage.stage(|memory, packet, _| enclose(memory, packet, sealed.contains(places.next().unwrap_or(usize::MAX))));
 }
 
 /// Finds the SATP packet in a frame.
 #[inline]
-fn parse(frame: &[u8], tables: &Tables) -> Result<Packet, End> {
+fn parse(frame: &[u8], packet: &mut Packet, tables: &Tables) -> Result<(), End> {
     let nobody = |verdict| End { verdict, client: None };
     let datagram = classify(frame).map_err(|_| nobody(Verdict::Stray))?;
     let service = tables.services.position(&datagram.service_key()).ok_or(nobody(Verdict::Stray))?;
-    if datagram.length < HEADER {
-        return Err(nobody(Verdict::Short));
-    }
-    let header = Header::read(frame, datagram.payload).ok_or(nobody(Verdict::Short))?;
+    let header = Header::read(frame, datagram.payload).filter(|_| datagram.length >= HEADER);
+    let header = header.ok_or(nobody(Verdict::Short))?;
     if let Some(service) = tables.services.all().get(service as usize) {
         service.prefetch_client(header.mux);
     }
-    Ok(Packet { datagram, header, service, client: 0, place: 0, newest: false, route: Route::default() })
+    *packet = Packet::new(&datagram, header, service).ok_or(nobody(Verdict::Stray))?;
+    Ok(())
 }
 
 /// Finds the client whose MUX a packet carries.
@@ -157,7 +140,7 @@ fn look_up(packet: &mut Packet, tables: &Tables) -> Result<(), End> {
     let service = tables.services.all().get(packet.service as usize);
     let client = service.and_then(|service| service.client(packet.header.mux));
     packet.client = client.ok_or(End { verdict: Verdict::UnknownMux, client: None })?;
-    if let Some(client) = tables.clients.get(packet.client as usize) {
+    if let Some(client) = client_of(tables, packet.client) {
         client.prefetch_to_open();
     }
     Ok(())
@@ -165,32 +148,26 @@ fn look_up(packet: &mut Packet, tables: &Tables) -> Result<(), End> {
 
 /// Checks that a packet is long enough for its client's tag.
 #[inline]
-fn measure(frame: &[u8], packet: &Packet, tables: &Tables) -> Result<(), End> {
-    let end = |verdict| End { verdict, client: Some(packet.client) };
-    let client = tables.clients.get(packet.client as usize).ok_or(end(Verdict::UnknownMux))?;
+fn measure(packet: &Packet, tables: &Tables) -> Result<(), End> {
+    let end = End::of(packet.client);
+    let Some(client) = client_of(tables, packet.client) else { return Err(end(Verdict::UnknownMux)) };
     client.windows.prefetch_number(packet.header.sender, packet.header.sequence);
-    let Packet { datagram, .. } = packet;
-    if datagram.length < HEADER + client.keys.tag() || frame.len() < datagram.payload + datagram.length {
-        return Err(end(Verdict::Short));
-    }
-    Ok(())
+    if packet.length() < HEADER + client.keys.tag() { Err(end(Verdict::Short)) } else { Ok(()) }
 }
 
 /// What of a packet is authenticated, and with what. Never nothing, as measure has found both; if it were, no packet from
 /// there on would pass.
 #[inline]
-fn to_open<'a, F>(frame: &'a [u8], item: &Item<F>, tables: &'a Tables) -> Option<ToOpen<'a>> {
-    let client = tables.clients.get(item.packet.client as usize)?;
-    let datagram = &item.packet.datagram;
-    let packet = frame.get(datagram.payload..datagram.payload + datagram.length)?;
-    Some(ToOpen { keys: &client.keys, sender: client.role, packet })
+fn to_open<'a>(memory: &'a [u8], packet: &Packet, tables: &'a Tables) -> Option<ToOpen<'a>> {
+    let client = client_of(tables, packet.client)?;
+    Some(ToOpen { keys: &client.keys, sender: client.role, packet: memory.get(packet.start()..packet.end())? })
 }
 
 /// Takes a packet in if it is authentic and its sequence number is fresh. In this order: nothing that is not authentic
 /// changes anything (protocol.md §3.6 and §3.7).
 #[inline]
 fn accept(
-    frame: &[u8],
+    memory: &[u8],
     packet: &mut Packet,
     authentic: bool,
     tables: &Tables,
@@ -199,7 +176,7 @@ fn accept(
     now: u64,
 ) -> Result<(), End> {
     let end = |verdict| End { verdict, client: Some(packet.client) };
-    let client = tables.clients.get(packet.client as usize).ok_or(end(Verdict::UnknownMux))?;
+    let client = client_of(tables, packet.client).ok_or(end(Verdict::UnknownMux))?;
     if !authentic {
         return Err(end(Verdict::BadTag));
     }
@@ -211,37 +188,29 @@ fn accept(
         })
     })?;
     if let Some(counters) = client.counters.get(worker) {
-        counters.received(packet.datagram.length);
+        counters.received(packet.length());
     }
     client.track.heard(now);
     packet.newest = fresh == Fresh::Newest;
-    if packet.datagram.length - HEADER - client.keys.tag() <= PAYLOAD_TYPE {
-        learn(frame, packet, client, port);
-        return Err(end(Verdict::Keepalive));
+    if packet.length() <= HEADER + PAYLOAD_TYPE + client.keys.tag() {
+        learn(memory, packet, client, port);
+        return Err(End { verdict: Verdict::Keepalive, client: Some(packet.client) });
     }
     Ok(())
 }
 
-/// The encrypted part of an accepted packet.
-#[inline]
-fn to_decrypt<'a>(buffer: &'a mut [u8], packet: &Packet, tables: &Tables) -> (usize, &'a mut [u8]) {
-    (packet.place, body(buffer, packet, tables).unwrap_or_default())
-}
-
 /// Payload type and payload of a packet that was received.
 #[inline]
-fn body<'a>(buffer: &'a mut [u8], packet: &Packet, tables: &Tables) -> Option<&'a mut [u8]> {
-    let client = tables.clients.get(packet.client as usize)?;
-    let start = packet.datagram.payload + HEADER;
-    let stop = (packet.datagram.payload + packet.datagram.length).checked_sub(client.keys.tag())?;
-    buffer.get_mut(start..stop)
+fn body<'a>(memory: &'a mut [u8], packet: &Packet, tables: &Tables) -> Option<&'a mut [u8]> {
+    let client = client_of(tables, packet.client)?;
+    memory.get_mut(packet.start() + HEADER..packet.end().checked_sub(client.keys.tag())?)
 }
 
 /// Notes that the client is where this packet came from, if it is the newest of its sender ID.
 #[inline]
-fn learn(frame: &[u8], packet: &Packet, client: &Client, port: usize) {
+fn learn(memory: &[u8], packet: &Packet, client: &Client, port: usize) {
     if packet.newest
-        && let Some(endpoint) = endpoint(frame, packet, port)
+        && let Some(endpoint) = endpoint(memory, packet, port)
     {
         let Header { sequence, sender, .. } = packet.header;
         client.track.endpoint.learn(&endpoint, || client.windows.is_newest(sender, sequence));
@@ -250,23 +219,22 @@ fn learn(frame: &[u8], packet: &Packet, client: &Client, port: usize) {
 
 /// The way back to the sender of a packet.
 #[inline]
-fn endpoint(frame: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
-    let tags = frame.get(ethernet::TYPE..packet.datagram.network.checked_sub(2)?)?;
+fn endpoint(memory: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
+    let tags = memory.get(ethernet::TYPE..packet.network().checked_sub(2)?)?;
     Some(Endpoint {
         slot: port as u8,
-        local: *frame.first_chunk()?,
-        neighbour: *frame.get(ethernet::SOURCE..)?.first_chunk()?,
+        link: Link::back(memory.first_chunk()?),
         tags: Tags::new(tags)?,
-        address: packet.datagram.source,
-        port: packet.datagram.source_port,
+        address: packet.source,
+        port: packet.source_port,
     })
 }
 
 /// Brings near what decides where an opened packet goes.
 #[inline]
-fn prefetch_route(frame: &[u8], packet: &Packet, tables: &Tables) {
-    let Some(client) = tables.clients.get(packet.client as usize) else { return };
-    let body = frame.get(packet.datagram.payload + HEADER..);
+fn prefetch_route(memory: &[u8], packet: &Packet, tables: &Tables) {
+    let Some(client) = client_of(tables, packet.client) else { return };
+    let body = memory.get(packet.start() + HEADER..);
     if let Some((payload_type, payload)) = body.and_then(<[u8]>::split_first_chunk) {
         tunnel::prefetch(tables, client, u16::from_be_bytes(*payload_type), payload);
     }
@@ -275,50 +243,51 @@ fn prefetch_route(frame: &[u8], packet: &Packet, tables: &Tables) {
 /// Decides where an opened packet goes, and notes where its client is, unless the packet is not what the client may send:
 /// such a one changes nothing.
 #[inline]
-fn route(buffer: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -> Result<(), End> {
+fn route(memory: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -> Result<(), End> {
     let end = |verdict| End { verdict, client: Some(packet.client) };
-    let client = tables.clients.get(packet.client as usize).ok_or(end(Verdict::UnknownMux))?;
-    let decided = body(buffer, packet, tables)
+    let client = client_of(tables, packet.client).ok_or(end(Verdict::UnknownMux))?;
+    let decided = body(memory, packet, tables)
         .and_then(|body| body.split_first_chunk_mut::<PAYLOAD_TYPE>())
         .ok_or(Verdict::MalformedInner)
         .and_then(|(payload_type, payload)| {
             let payload_type = u16::from_be_bytes(*payload_type);
-            tunnel::route(tables, packet.client, payload_type, payload, packet.datagram.tos)
+            tunnel::route(tables, packet.client, payload_type, payload, packet.tos)
         });
     if !matches!(decided, Err(Verdict::ForeignSource | Verdict::PayloadType | Verdict::MalformedInner)) {
-        learn(buffer, packet, client, port);
+        learn(memory, packet, client, port);
     }
     packet.route = decided.map_err(end)?;
-    if let Some(client) = tables.clients.get(packet.route.to as usize) {
+    if let Some(client) = client_of(tables, packet.route.to) {
         client.prefetch_to_seal();
     }
     Ok(())
 }
 
-/// Decides where in its frame a routed packet is sealed, and with which number. The packet stays at its place unless the
-/// headers before it change in length.
+/// Decides where in its frame a routed packet is sealed, and with which number, and writes the headers in front of it. The
+/// packet stays at its place unless these change in length.
 #[inline]
 fn lay_out(
-    buffer: &mut [u8],
-    packet: &Packet,
+    memory: &mut [u8],
+    packet: &mut Packet,
     tables: &Tables,
     worker: usize,
     identification: u16,
-) -> Result<Layout, End> {
-    let Route { to, length, .. } = packet.route;
+) -> Result<(), End> {
+    let Route { to, length, tos, dont_fragment } = packet.route;
     let end = |verdict| End { verdict, client: Some(to) };
-    let client: &Client = tables.clients.get(to as usize).ok_or(end(Verdict::NoRoute))?;
+    let client = client_of(tables, to).ok_or(end(Verdict::NoRoute))?;
+    let service = tables.services.all().get(client.service as usize).ok_or(end(Verdict::NoRoute))?;
     let endpoint = client.track.endpoint.load().ok_or(end(Verdict::NoEndpoint))?;
+    let mtu = *tables.mtus.get(usize::from(endpoint.slot)).ok_or(end(Verdict::NoEndpoint))?;
     let head = encapsulate::length(&endpoint);
-    let plain = PAYLOAD_TYPE + length;
+    let plain = PAYLOAD_TYPE + length as usize;
     let total = head + HEADER + plain + client.keys.tag();
-    let mtu = tables.mtus.get(usize::from(endpoint.slot)).copied().unwrap_or(0);
-    if encapsulate::network_length(&endpoint, total) > mtu || total > buffer.len() {
+    if encapsulate::network_length(&endpoint, total) > mtu || total > memory.len() {
         return Err(end(Verdict::TooBig));
     }
-    let from = packet.datagram.payload;
+    let from = packet.start();
     if from != head {
-        buffer.copy_within(from + HEADER..from + HEADER + plain, head + HEADER);
+        memory.copy_within(from + HEADER..from + HEADER + plain, head + HEADER);
     }
     let sequence = client.sequences.get(worker).ok_or(end(Verdict::NoSequence))?;
     let (sender, sequence) = sequence.take().map_err(|empty| {
@@ -327,26 +296,28 @@ fn lay_out(
             Empty::Exhausted => Verdict::SequenceExhausted,
         })
     })?;
-    let header = Header { sequence, sender, mux: client.mux };
-    Ok(Layout { endpoint, head, total, header, identification })
+    let marks = Marks { tos, dont_fragment, identification };
+    let framed = memory.get_mut(..total).ok_or(end(Verdict::TooBig))?;
+    packet.unsummed = encapsulate::write(framed, &endpoint, service, marks).ok_or(end(Verdict::TooBig))?;
+    packet.place_at(head, total).ok_or(end(Verdict::TooBig))?;
+    packet.header = Header { sequence, sender, mux: client.mux };
+    packet.slot = endpoint.slot;
+    Ok(())
 }
 
 /// What of a packet that is laid out is sealed, and with what. Never nothing, as there was a client to lay it out for; if
 /// it were, no packet from there on would be sealed.
 #[inline]
-fn to_seal<'a>(buffer: &'a mut [u8], packet: &Packet, layout: &Layout, tables: &'a Tables) -> Option<ToSeal<'a>> {
-    let client = tables.clients.get(packet.route.to as usize)?;
-    let packet = buffer.get_mut(layout.head..layout.total)?;
-    Some(ToSeal { keys: &client.keys, sender: client.role.opposite(), header: layout.header, packet })
+fn to_seal<'a>(memory: &'a mut [u8], packet: &Packet, tables: &'a Tables) -> Option<ToSeal<'a>> {
+    let client = client_of(tables, packet.route.to)?;
+    let satp = memory.get_mut(packet.start()..packet.end())?;
+    Some(ToSeal { keys: &client.keys, sender: client.role.opposite(), header: packet.header, packet: satp })
 }
 
-/// Puts the outer headers in front of a packet that is `sealed`: their checksum runs over all of it.
+/// Completes the outer headers of a packet that is `sealed`: their checksum runs over all of it.
 #[inline]
-fn enclose(buffer: &mut [u8], packet: &Packet, layout: &Layout, sealed: bool, tables: &Tables) -> Result<(), Verdict> {
-    let Route { to, tos, dont_fragment, .. } = packet.route;
-    let client = tables.clients.get(to as usize).ok_or(Verdict::NoRoute)?;
-    let service = tables.services.all().get(client.service as usize).ok_or(Verdict::NoRoute)?;
-    let framed = buffer.get_mut(..layout.total).filter(|_| sealed).ok_or(Verdict::TooBig)?;
-    let marks = Marks { tos, dont_fragment, identification: layout.identification };
-    encapsulate::write(framed, &layout.endpoint, service, marks).ok_or(Verdict::TooBig)
+fn enclose(memory: &mut [u8], packet: &Packet, sealed: bool) -> Result<(), End> {
+    let framed = memory.get_mut(..packet.end()).filter(|_| sealed);
+    let summed = framed.and_then(|framed| encapsulate::sum(framed, packet.start(), packet.unsummed));
+    summed.ok_or(End { verdict: Verdict::TooBig, client: Some(packet.route.to) })
 }
