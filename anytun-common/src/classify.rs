@@ -1,5 +1,5 @@
-//! THE decoder: the octets of a frame become the place of a UDP datagram, or the reason why there is none. The XDP
-//! program runs it on packet memory, the user half on received frames, so the two can never disagree.
+//! THE decoder: the octets of a frame become the place of an IP packet and of a UDP datagram, or the reason why there is
+//! none. The XDP program runs it on packet memory, the user half on received frames, so the two can never disagree.
 
 use crate::map::ServiceKey;
 use crate::verdict::Verdict;
@@ -36,31 +36,59 @@ impl Datagram {
     }
 }
 
-/// What the IP header says about the datagram behind it.
-struct Network {
-    /// Offset of the UDP header.
-    transport: usize,
+/// What an IP header says, and where it lies. Offsets count octets from the start of the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// Offset of the header; the octets before it are Ethernet and its tags.
+    pub header: usize,
+    /// Offset of what the header is followed by.
+    pub transport: usize,
     /// Octets from there to the end of the IP packet.
-    length: usize,
-    v4: bool,
-    tos: u8,
-    source: [u8; 16],
-    destination: [u8; 16],
+    pub length: usize,
+    /// Whether the header is IPv4; if not it is IPv6.
+    pub v4: bool,
+    /// DSCP and ECN: the type of service (IPv4) or traffic class (IPv6).
+    pub tos: u8,
+    /// Protocol (IPv4) or next header (IPv6).
+    pub protocol: u8,
+    /// Whether this is a fragment of a packet.
+    pub fragment: bool,
+    /// Source address, an IPv4 one mapped.
+    pub source: [u8; 16],
+    /// Destination address, an IPv4 one mapped.
+    pub destination: [u8; 16],
 }
 
 /// Finds the UDP datagram of a frame. The verdict of a failure is one of those that pass to the kernel.
 #[inline(always)]
 pub fn classify<B: Bytes + ?Sized>(frame: &B) -> Result<Datagram, Verdict> {
+    datagram(frame, &network(frame)?)
+}
+
+/// Finds the IP packet of a frame. The verdict of a failure is one of those that pass to the kernel.
+#[inline(always)]
+pub fn network<B: Bytes + ?Sized>(frame: &B) -> Result<Network, Verdict> {
     let head = frame.read::<{ ethernet::HEADER }>(0).ok_or(Verdict::Truncated)?;
     if head[0] & 1 != 0 {
         return Err(Verdict::GroupAddress);
     }
     let (ethertype, at) = untag(frame, u16::from_be_bytes([head[12], head[13]]))?;
-    let network = match ethertype {
-        ethernet::IPV4 => network_v4(frame, at)?,
-        ethernet::IPV6 => network_v6(frame, at)?,
-        _ => return Err(Verdict::NotIp),
-    };
+    match ethertype {
+        ethernet::IPV4 => network_v4(frame, at),
+        ethernet::IPV6 => network_v6(frame, at),
+        _ => Err(Verdict::NotIp),
+    }
+}
+
+/// Finds the UDP datagram of an IP packet. The verdict of a failure is one of those that pass to the kernel.
+#[inline(always)]
+pub fn datagram<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Result<Datagram, Verdict> {
+    if network.fragment {
+        return Err(Verdict::Fragment);
+    }
+    if network.protocol != udp::PROTOCOL {
+        return Err(Verdict::NotUdp);
+    }
     let header = frame.read::<{ udp::HEADER }>(network.transport).ok_or(Verdict::Truncated)?;
     let length = u16::from_be_bytes([header[4], header[5]]) as usize;
     let source_port = u16::from_be_bytes([header[0], header[1]]);
@@ -68,7 +96,7 @@ pub fn classify<B: Bytes + ?Sized>(frame: &B) -> Result<Datagram, Verdict> {
         return Err(Verdict::MalformedUdp);
     }
     Ok(Datagram {
-        network: at,
+        network: network.header,
         payload: network.transport + udp::HEADER,
         length: length - udp::HEADER,
         v4: network.v4,
@@ -117,17 +145,14 @@ fn network_v4<B: Bytes + ?Sized>(frame: &B, at: usize) -> Result<Network, Verdic
     if checksum::fold(sum) != 0xffff {
         return Err(Verdict::IpChecksum);
     }
-    if second as u16 & ipv4::FRAGMENT_MASK != 0 {
-        return Err(Verdict::Fragment);
-    }
-    if (third >> 16) as u8 != udp::PROTOCOL {
-        return Err(Verdict::NotUdp);
-    }
     Ok(Network {
+        header: at,
         transport: at + header,
         length: total - header,
         v4: true,
         tos: (first >> 16) as u8,
+        protocol: (third >> 16) as u8,
+        fragment: second as u16 & ipv4::FRAGMENT_MASK != 0,
         source: mapped(source.to_be_bytes()),
         destination: mapped(destination.to_be_bytes()),
     })
@@ -167,20 +192,18 @@ fn network_v6<B: Bytes + ?Sized>(frame: &B, at: usize) -> Result<Network, Verdic
     if frame.length() < at + ipv6::HEADER + length {
         return Err(Verdict::Truncated);
     }
-    match h[6] {
-        udp::PROTOCOL => {}
-        ipv6::FRAGMENT => return Err(Verdict::Fragment),
-        _ => return Err(Verdict::NotUdp),
-    }
     let mut source = [0; 16];
     source.copy_from_slice(&h[8..24]);
     let mut destination = [0; 16];
     destination.copy_from_slice(&h[24..40]);
     Ok(Network {
+        header: at,
         transport: at + ipv6::HEADER,
         length,
         v4: false,
         tos: ipv6::traffic_class(h[0], h[1]),
+        protocol: h[6],
+        fragment: h[6] == ipv6::FRAGMENT,
         source,
         destination,
     })

@@ -13,6 +13,9 @@ pub const MAX_SOCKETS: u32 = MAX_INTERFACES * QUEUES_PER_INTERFACE;
 /// Services a node can have.
 pub const MAX_SERVICES: u32 = 1024;
 
+/// Prefixes of clients that packets from outside can be for.
+pub const MAX_INSIDE: u32 = 1 << 18;
+
 /// Key of the map of services: where a packet must be addressed to be steered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]

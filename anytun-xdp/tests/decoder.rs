@@ -6,18 +6,21 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use anytun_common::classify::classify;
+use anytun_common::classify::{classify, network};
 use anytun_common::map::ServiceKey;
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
 use anytun_xdp::config::XdpMode;
-use anytun_xdp::kernel::{Link, PortSpec, Program, Xsk};
+use anytun_xdp::kernel::{Link, PortSpec, Program, Steered, Xsk};
 use anytun_xdp::worker::io::PacketIo;
 use namespace::{Namespace, permitted, veth};
 
 const V4: [u8; 4] = [192, 0, 2, 53];
 const V6: [u8; 16] = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53];
 const PORT: u16 = 4444;
+/// The only addresses of clients that packets from outside are for.
+const INSIDE: [[u8; 16]; 2] =
+    [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 9, 0, 11], [0xfd, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x11]];
 /// Where the socket is.
 const SLOT: u32 = 3;
 const XDP_DROP: u32 = 1;
@@ -38,7 +41,8 @@ impl Kernel {
     fn new() -> Self {
         let services = [ServiceKey::new(mapped(V4), PORT), ServiceKey::new(V6, PORT)];
         let mut program = Program::load().unwrap();
-        program.set_services(&services).unwrap();
+        let inside = INSIDE.map(|address| (address, 128)).into();
+        program.steer(&Steered { inside, ..Steered::services(services) }).unwrap();
         let link = Link::find("p0").unwrap();
         let port = PortSpec { link, queue: 0, mode: XdpMode::Native };
         let mut xsk = Xsk::open(&[None, None, None, Some(port)]).unwrap();
@@ -54,6 +58,9 @@ impl Kernel {
 
     /// What the user half says about a frame.
     fn expected(&self, frame: &[u8]) -> Verdict {
+        if network(frame).is_ok_and(|network| INSIDE.contains(&network.destination)) {
+            return Verdict::Steered;
+        }
         match classify(frame) {
             Err(verdict) => verdict,
             Ok(datagram) if self.services.contains(&datagram.service_key()) => Verdict::Steered,
@@ -116,6 +123,21 @@ fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// The same packet for a client inside, with a right checksum.
+fn to_client_v4(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[16..20].copy_from_slice(&INSIDE[0][12..]);
+    packet[10..12].fill(0);
+    let header = usize::from(packet[0] & 0x0f) * 4;
+    let sum = checksum::of(&packet[..header]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+fn to_client_v6(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[24..40].copy_from_slice(&INSIDE[1]);
+    packet
+}
+
 /// Frames and what has to become of them, by the standards and not by the decoder.
 fn fixtures() -> Vec<(&'static str, Vec<u8>, Verdict)> {
     let v4 = || ipv4(0, 17, 0, &udp(PORT, 32));
@@ -171,6 +193,22 @@ fn fixtures() -> Vec<(&'static str, Vec<u8>, Verdict)> {
                 ethernet(&[0x0800], &ipv4(0, 17, 0, &datagram))
             },
             Verdict::MalformedUdp,
+        ),
+        ("TCP for a client", ethernet(&[0x0800], &to_client_v4(ipv4(0, 6, 0, &[0; 20]))), Verdict::Steered),
+        ("UDP for a client", ethernet(&[0x0800], &to_client_v4(ipv4(0, 17, 0, &udp(PORT, 8)))), Verdict::Steered),
+        ("a fragment for a client", ethernet(&[0x0800], &to_client_v4(ipv4(0x00b9, 17, 0, &[0; 9]))), Verdict::Steered),
+        ("options, for a client", ethernet(&[0x8100, 0x0800], &to_client_v4(ipv4(0, 1, 8, &[0; 8]))), Verdict::Steered),
+        ("IPv6 for a client", ethernet(&[0x86dd], &to_client_v6(ipv6(58, &[128, 0, 0, 0]))), Verdict::Steered),
+        ("IPv6 fragment for a client", ethernet(&[0x86dd], &to_client_v6(ipv6(44, &[0; 16]))), Verdict::Steered),
+        (
+            "for a client, but sent to all",
+            changed(ethernet(&[0x0800], &to_client_v4(ipv4(0, 6, 0, &[0; 20]))), 0, 0x01),
+            Verdict::GroupAddress,
+        ),
+        (
+            "for a client, but damaged",
+            changed(ethernet(&[0x0800], &to_client_v4(ipv4(0, 6, 0, &[0; 20]))), 22, 65),
+            Verdict::IpChecksum,
         ),
         ("another port", ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(PORT + 1, 32))), Verdict::NotService),
         ("another IPv6 address", changed(ethernet(&[0x86dd], &v6()), 53, 0x54), Verdict::NotService),
@@ -265,12 +303,39 @@ fn services_come_and_go() {
         let v6 = ethernet(&[0x86dd], &ipv6(17, &udp(PORT, 32)));
         let verdicts = |kernel: &Kernel| [&v4, &v6].map(|frame| kernel.program.test_run(frame).unwrap().verdict);
         assert_eq!(verdicts(kernel), [Verdict::Steered, Verdict::Steered]);
-        kernel.program.set_services(&[ServiceKey::new(V6, PORT)]).unwrap();
+        kernel.program.steer(&Steered::services([ServiceKey::new(V6, PORT)])).unwrap();
         assert_eq!(verdicts(kernel), [Verdict::NotService, Verdict::Steered]);
-        kernel.program.set_services(&[ServiceKey::new(mapped(V4), PORT), ServiceKey::new(V6, 1)]).unwrap();
+        kernel.program.steer(&Steered::services([ServiceKey::new(mapped(V4), PORT), ServiceKey::new(V6, 1)])).unwrap();
         assert_eq!(verdicts(kernel), [Verdict::Steered, Verdict::NotService]);
-        kernel.program.set_services(&[]).unwrap();
+        kernel.program.steer(&Steered::default()).unwrap();
         assert_eq!(verdicts(kernel), [Verdict::NotService, Verdict::NotService]);
+    });
+}
+
+#[test]
+fn prefixes_of_clients_come_and_go_and_the_rest_of_them_stays() {
+    if !permitted("prefixes of clients") {
+        return;
+    }
+    with_kernel(|kernel| {
+        let to = |address: [u8; 4]| {
+            let mut packet = ipv4(0, 6, 0, &[0; 20]);
+            packet[16..20].copy_from_slice(&address);
+            packet[10..12].fill(0);
+            let sum = checksum::of(&packet[..20]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            ethernet(&[0x0800], &packet)
+        };
+        let mut steer = |prefixes: &[([u8; 4], u8)]| {
+            let inside = prefixes.iter().map(|(address, length)| (mapped(*address), 96 + length)).collect();
+            kernel.program.steer(&Steered { inside, ..Steered::default() }).unwrap();
+            [[10, 9, 0, 1], [10, 9, 1, 1], [10, 10, 0, 1]]
+                .map(|to_address| kernel.program.test_run(&to(to_address)).unwrap().verdict == Verdict::Steered)
+        };
+        assert_eq!(steer(&[([10, 9, 0, 0], 16)]), [true, true, false]);
+        assert_eq!(steer(&[([10, 9, 0, 0], 24), ([10, 10, 0, 1], 32)]), [true, false, true]);
+        assert_eq!(steer(&[([10, 10, 0, 0], 15)]), [false, false, true]);
+        assert_eq!(steer(&[]), [false; 3]);
     });
 }
 

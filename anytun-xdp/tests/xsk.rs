@@ -11,7 +11,7 @@ use anytun_common::map::ServiceKey;
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
 use anytun_xdp::config::XdpMode;
-use anytun_xdp::kernel::{HostError, Link, PortSpec, Program, Waker, Xsk};
+use anytun_xdp::kernel::{HostError, Link, PortSpec, Program, Steered, Waker, Xsk};
 use anytun_xdp::worker::io::PacketIo;
 use namespace::{Namespace, Wire, permitted, veth};
 
@@ -56,7 +56,7 @@ impl Lab {
 
 fn open(program: &mut Program, mode: XdpMode) -> Xsk {
     let links = [Link::find("p0").unwrap(), Link::find("p1").unwrap()];
-    program.set_services(&[ServiceKey::new(mapped(SERVICE), PORT)]).unwrap();
+    program.steer(&Steered::services([ServiceKey::new(mapped(SERVICE), PORT)])).unwrap();
     let ports: Vec<_> = links.iter().map(|link| Some(PortSpec { link: link.clone(), queue: 0, mode })).collect();
     let mut xsk = Xsk::open(&ports).unwrap();
     for (slot, link) in links.iter().enumerate() {
@@ -260,7 +260,7 @@ fn each_queue_has_a_worker_of_its_own() {
         let link = Link::find("p0").unwrap();
         assert_eq!(link.queues, 2);
         let mut program = Program::load().unwrap();
-        program.set_services(&[ServiceKey::new(mapped(SERVICE), PORT)]).unwrap();
+        program.steer(&Steered::services([ServiceKey::new(mapped(SERVICE), PORT)])).unwrap();
         program.set_slot(link.ifindex, 0).unwrap();
         let port = |queue| Some(PortSpec { link: link.clone(), queue, mode: XdpMode::Native });
         let mut workers: Vec<Xsk> = (0..2).map(|queue| Xsk::open(&[port(queue)]).unwrap()).collect();

@@ -23,6 +23,8 @@ pub struct Config {
     pub xdp: &'static str,
     /// The services.
     pub services: Vec<Service>,
+    /// What the network `office` says besides its name and kind, line by line.
+    pub network: String,
     /// The clients; all of them are in the network `office`.
     pub clients: Vec<Client>,
 }
@@ -71,6 +73,7 @@ impl Config {
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
             xdp: "native",
             services: Vec::new(),
+            network: String::new(),
             clients: Vec::new(),
         }
     }
@@ -99,6 +102,7 @@ impl Config {
             }
         }
         toml += "\n[[network]]\nname = \"office\"\nkind = \"ip\"\n";
+        toml += &self.network;
         for client in &self.clients {
             client.write(&mut toml);
         }

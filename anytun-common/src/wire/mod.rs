@@ -5,6 +5,7 @@ pub mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
 pub mod satp;
+pub mod tcp;
 pub mod udp;
 
 /// Bytes that can be read at an offset, and say when they end. A slice in the user half, packet memory in the kernel half.

@@ -1,5 +1,5 @@
-//! The XDP program: classify, count, and redirect what is for a service to the AF_XDP socket of its queue, unless its
-//! worker is too far behind. Everything else goes to the kernel untouched.
+//! The XDP program: classify, count, and redirect what is for a service or for the inside of an open network to the AF_XDP
+//! socket of its queue, unless its worker is too far behind. Everything else goes to the kernel untouched.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![allow(missing_docs, unreachable_pub, reason = "what the macros make public is so for the linker only")]
 
@@ -7,20 +7,25 @@ use core::ptr;
 use core::sync::atomic::AtomicU64;
 
 use anytun_common::backlog::{self, Backlog, FLOWS_PER_QUEUE, Flow};
-use anytun_common::classify::{Datagram, classify};
-use anytun_common::map::{MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, QUEUES_PER_INTERFACE, ServiceKey};
+use anytun_common::classify::{Network, datagram, network};
+use anytun_common::map::{MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, QUEUES_PER_INTERFACE, ServiceKey};
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::Header;
 use anytun_xdp_ebpf::Frame;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action};
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
 
 /// Where packets must be addressed to be steered. The value is not used.
 #[map]
 static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(MAX_SERVICES, 0);
+
+/// Prefixes of clients that packets from outside are for: those of open networks, IPv4 ones mapped. The value is not used.
+#[map]
+static INSIDE: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(MAX_INSIDE, 0);
 
 /// Interface index to slot: the place of the interface in [`SOCKETS`].
 #[map]
@@ -73,13 +78,22 @@ fn anytun_xdp(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Redirects a packet for a service, or says why it is none of ours.
+/// Who sends what: the part of a packet that tells its flow from others, apart from the source address.
+struct Sender {
+    port: u16,
+    mux: u16,
+}
+
+/// Redirects a packet for a service or a client, or says why it is none of ours.
 #[inline(always)]
 fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     let frame = Frame(ctx);
-    let datagram = classify(&frame)?;
-    // SAFETY: the value is not read; a concurrent change of the map shows as found or as not found.
-    unsafe { SERVICES.get(datagram.service_key()) }.ok_or(Verdict::NotService)?;
+    let network = network(&frame)?;
+    let sender = match for_service(&frame, &network) {
+        Ok(sender) => sender,
+        Err(_) if for_client(&network) => Sender { port: 0, mux: 0 },
+        Err(verdict) => return Err(verdict),
+    };
     // SAFETY: a slot is written once, before the program is attached to the interface.
     let slot = *unsafe { SLOTS.get(ctx.ingress_ifindex() as u32) }.ok_or(Verdict::NoSocket)?;
     let queue = ctx.rx_queue_index();
@@ -89,19 +103,34 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     let place = slot * QUEUES_PER_INTERFACE + queue;
     // The helper looks the socket up: a place without one fails here, before the packet is given away.
     let action = SOCKETS.redirect(place, 0).map_err(|_| Verdict::NoSocket)?;
-    if admit(&frame, &datagram, place) { Ok(action) } else { Err(Verdict::Overload) }
+    if admit(&network, &sender, place) { Ok(action) } else { Err(Verdict::Overload) }
+}
+
+/// Whether the packet is for a service, and of whom.
+#[inline(always)]
+fn for_service(frame: &Frame<'_>, network: &Network) -> Result<Sender, Verdict> {
+    let datagram = datagram(frame, network)?;
+    // SAFETY: the value is not read; a concurrent change of the map shows as found or as not found.
+    unsafe { SERVICES.get(datagram.service_key()) }.ok_or(Verdict::NotService)?;
+    let mux = Header::read(frame, datagram.payload).map_or(0, |header| header.mux);
+    Ok(Sender { port: datagram.source_port, mux })
+}
+
+/// Whether the packet is for a client of an open network.
+#[inline(always)]
+fn for_client(network: &Network) -> bool {
+    INSIDE.get(Key::new(128, network.destination)).is_some()
 }
 
 /// Whether the packet may join the queue of the worker at `place`; counts it there if so.
 #[inline(always)]
-fn admit(frame: &Frame<'_>, datagram: &Datagram, place: u32) -> bool {
+fn admit(network: &Network, sender: &Sender, place: u32) -> bool {
     let Some(Backlog { given, taken }) = BACKLOGS.get(place) else { return true };
     // SAFETY: read-only memory. Volatile, because the loader replaces what the compiler sees.
     let limit = unsafe { ptr::read_volatile(&raw const LIMIT) };
     // SAFETY: as above.
     let seed = unsafe { ptr::read_volatile(&raw const SEED) };
-    let mux = Header::read(frame, datagram.payload).map_or(0, |header| header.mux);
-    let bucket = backlog::bucket(&datagram.source, datagram.source_port, mux, seed);
+    let bucket = backlog::bucket(&network.source, sender.port, sender.mux, seed);
     let Some(flow) = FLOWS.get_ptr_mut(place * FLOWS_PER_QUEUE + bucket) else { return true };
     // SAFETY: a queue is served by one processor at a time, so nobody else has its flows. Generic XDP may break that rule:
     // then a count is lost, which does not last.

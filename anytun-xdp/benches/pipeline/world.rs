@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use anytun_xdp::config;
 use anytun_xdp::satp::lease::Keeper;
 use anytun_xdp::satp::{AesCtr, Auth, Keys, Secret, Suite};
+use anytun_xdp::table::ways::Asks;
 use anytun_xdp::table::{Host, Tables};
+use anytun_xdp::worker::Sources;
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 
@@ -70,7 +72,7 @@ impl World {
         let mut keeper = Keeper::open(state.path(), 1, WORKERS, WORKERS.into()).expect("a store");
         let fingerprints: Vec<_> = config.clients.iter().map(|client| client.secret.fingerprint()).collect();
         let sequences = keeper.sequences(&fingerprints).expect("leases");
-        let host = Host { workers: WORKERS.into(), mtus: vec![1500] };
+        let host = Host { workers: WORKERS.into(), mtus: vec![1500], partial: vec![false] };
         let keys = (0..clients).map(|number| {
             let secret = Secret::from_passphrase(passphrase(number).as_bytes(), crypto.suite().kd_prf);
             Keys::new(&secret, &crypto.suite())
@@ -85,6 +87,11 @@ impl World {
             keeper: Mutex::new(keeper),
             _state: state,
         }
+    }
+
+    /// What a worker looks up. Nothing leaves the tunnel, so there are no ways out.
+    pub(crate) fn sources(&self) -> Sources {
+        Sources { tables: self.tables.clone(), ways: Arc::default(), asks: Arc::new(Asks::new(|| ())) }
     }
 
     /// The sequence number of the next packet from a client: each is used once, as replay windows are on.

@@ -7,11 +7,12 @@ use std::path::Path;
 use super::document::{At, Table};
 use super::error::Report;
 use super::names::Names;
+use super::open::{self, Reachable};
 use super::overlap::{self, Claim};
 use super::prefix::Prefix;
 use super::secret::{is_inline, secret};
 use super::service::not_of_a_host;
-use super::{Client, Network, Service};
+use super::{Client, Network, Open, Service};
 use crate::satp::{AesCtr, Auth, Fingerprint, MAX_TAG, Role, Suite};
 
 /// Sequence numbers of the replay window when nothing is said.
@@ -89,8 +90,22 @@ impl<'a> Clients<'a> {
             let place = At { line: *line, value: network.name.as_str() };
             overlap::check(report, place, network.more_specifics, claims.collect());
         }
+        open::check(report, reachable(&entries, around.networks), around.services);
         entries.into_iter().map(|entry| entry.client).collect()
     }
+}
+
+/// The prefixes of open networks.
+fn reachable<'a>(entries: &'a [Entry], networks: &'a [Option<Network>]) -> Vec<Reachable<'a>> {
+    let of_entry = |(client, entry): (usize, &'a Entry)| {
+        let network = entry.network.and_then(|index| networks.get(index)?.as_ref());
+        let network = network.filter(|network| network.open != Open::No);
+        network.into_iter().flat_map(move |network| {
+            let claim = move |prefix: &At<Prefix>| Claim { prefix: *prefix, client, name: entry.name.as_deref() };
+            entry.prefixes.iter().map(move |prefix| Reachable { claim: claim(prefix), network })
+        })
+    };
+    entries.iter().enumerate().flat_map(of_entry).collect()
 }
 
 fn entry(report: &mut Report, table: &Table<'_>, around: &Surroundings<'_>, names: &mut Names) -> Entry {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use super::error::SHOWN;
-use super::{Client, Config, Idle, Interface, Queues, Scheduling, UdpChecksum, XdpMode};
+use super::{Client, Config, Idle, Interface, Open, Queues, Scheduling, UdpChecksum, XdpMode};
 use crate::satp::{AesCtr, Auth, Role, Suite};
 
 /// A few lines that say what the node will do. Holds no secret.
@@ -52,7 +52,11 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
         let prefixes = members().map(|client| client.prefixes.len()).sum();
         let (clients, prefixes) = (counted(members().count(), "client"), prefix_count(prefixes));
         let nested = if network.more_specifics { ", may lie in each other: the longest wins" } else { "" };
-        writeln!(out, "network {}: IP, {clients}, {prefixes}{nested}", network.name)?;
+        let open = match network.open {
+            Open::No => "",
+            Open::Routed => ", open: by the routes of this host to what is outside, and from there",
+        };
+        writeln!(out, "network {}: IP, {clients}, {prefixes}{nested}{open}", network.name)?;
     }
     write_clients(config, out)?;
     write_warnings(config, out)

@@ -14,6 +14,7 @@ mod explain;
 mod names;
 mod nearest;
 mod node;
+mod open;
 mod overlap;
 mod pieces;
 mod prefix;
@@ -207,6 +208,17 @@ pub struct Network {
     pub name: String,
     /// Whether prefixes of one client may lie inside those of another; the longest prefix wins.
     pub more_specifics: bool,
+    /// Whether its clients reach what is outside of it, and how.
+    pub open: Open,
+}
+
+/// Whether the clients of a network reach what does not speak anytun (open tunnel mode).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Open {
+    /// They reach each other only.
+    No,
+    /// Their packets leave as they are, by the routes of the host, and what comes for their prefixes is tunnelled to them.
+    Routed,
 }
 
 /// A peer with a MUX under a service.

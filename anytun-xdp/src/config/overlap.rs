@@ -68,6 +68,7 @@ fn report_overlap(report: &mut Report, network: At<&str>, outer: &Claim<'_>, inn
     );
 }
 
-fn owner(claim: &Claim<'_>) -> String {
+/// Whose it is, for a message.
+pub(super) fn owner(claim: &Claim<'_>) -> String {
     claim.name.map_or_else(|| "a client without a name".to_owned(), |name| format!("client {name:?}"))
 }

@@ -62,9 +62,25 @@ impl Prefix {
             && Self::new(address, self.length).is_some_and(|prefix| prefix == *self)
     }
 
+    /// Whether an address lies in the prefix, given as octets, an IPv4 one mapped.
+    #[inline]
+    pub fn has(&self, address: &[u8; 16]) -> bool {
+        let (prefix, length) = self.mapped();
+        let differs = u128::from_be_bytes(prefix) ^ u128::from_be_bytes(*address);
+        differs.leading_zeros() >= u32::from(length)
+    }
+
     /// Whether every address of `other` lies in the prefix.
     pub fn covers(&self, other: &Prefix) -> bool {
         self.length <= other.length && self.contains(other.address)
+    }
+
+    /// The octets of the address and the bits of them that count, an IPv4 one mapped (RFC 4291 §2.5.5.2).
+    pub fn mapped(&self) -> ([u8; 16], u8) {
+        match self.address {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), 96 + self.length),
+            IpAddr::V6(v6) => (v6.octets(), self.length),
+        }
     }
 
     /// Whether this is `0.0.0.0/0` or `::/0`.

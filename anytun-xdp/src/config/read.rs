@@ -24,7 +24,7 @@ static SCHEMAS: [Schema; 5] = [
     },
     Schema { name: "interface", repeated: true, keys: &["name", "xdp", "queues"] },
     Schema { name: "service", repeated: true, keys: &["name", "address", "port", "udp_checksum"] },
-    Schema { name: "network", repeated: true, keys: &["name", "kind", "more_specifics"] },
+    Schema { name: "network", repeated: true, keys: &["name", "kind", "more_specifics", "open"] },
     Schema {
         name: "client",
         repeated: true,

@@ -8,6 +8,7 @@ use anytun_common::map::MAX_SERVICES;
 use super::document::{At, Table};
 use super::error::Report;
 use super::names::Names;
+use super::open::open;
 use super::{Network, Service, UdpChecksum};
 
 /// Reads every `[[service]]`; `None` stands for one that cannot be used.
@@ -99,5 +100,6 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<
         true => table.boolean(report, "more_specifics").map(|at| at.value),
         false => Some(false),
     };
-    Some(Network { name: name?, more_specifics: more_specifics? })
+    let open = open(report, table);
+    Some(Network { name: name?, more_specifics: more_specifics?, open: open? })
 }

@@ -22,7 +22,34 @@ pub fn render(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     node(&mut text, status)?;
     interfaces(&mut text, &status.interfaces)?;
     workers(&mut text, &status.workers)?;
+    mirror(&mut text, status)?;
     clients(&mut text, status)
+}
+
+fn mirror(text: &mut Text<'_>, status: &Status) -> io::Result<()> {
+    let mirror = &status.mirror;
+    for (name, kind, help, value) in [
+        ("rules", Kind::Gauge, "Policy rules of the kernel that are followed.", mirror.rules),
+        ("routes", Kind::Gauge, "Routes of the kernel that are mirrored.", mirror.routes),
+        ("neighbours", Kind::Gauge, "Neighbours whose Ethernet address is known.", mirror.neighbours),
+        ("mirror_listings_total", Kind::Counter, "Times that the kernel's tables were listed.", mirror.listings),
+        (
+            "mirror_resynchronisations_total",
+            Kind::Counter,
+            "Times that the kernel lost messages.",
+            mirror.resynchronisations,
+        ),
+        (
+            "neighbours_asked_total",
+            Kind::Counter,
+            "Times that the kernel was asked for a neighbour.",
+            mirror.neighbours_asked,
+        ),
+    ] {
+        text.family(name, kind, help)?;
+        text.sample(name, &[], value)?;
+    }
+    Ok(())
 }
 
 fn node(text: &mut Text<'_>, status: &Status) -> io::Result<()> {

@@ -40,6 +40,7 @@ pub(super) fn status() -> Status {
         services: vec![Service { name: "anycast".into(), address: [192, 0, 2, 53].into(), port: 4444, clients: 2 }],
         clients: vec![alice(), bob()],
         sequences: Sequences { exhausted_keys: 0, leases_written: 3, lease_failures: 0 },
+        mirror: Mirror { rules: 6, routes: 12, neighbours: 2, listings: 5, resynchronisations: 1, neighbours_asked: 4 },
     }
 }
 

@@ -81,6 +81,14 @@ fn head(status: &Status) -> String {
         let _ = write!(text, ", EXHAUSTED for {} keys", thousands(sequences.exhausted_keys));
     }
     text.push('\n');
+    let mirror = status.mirror;
+    let _ = writeln!(
+        text,
+        "routes: {} by {} rules, {} neighbours known",
+        thousands(mirror.routes),
+        mirror.rules,
+        thousands(mirror.neighbours)
+    );
     for service in &status.services {
         let _ = writeln!(
             text,
@@ -315,6 +323,7 @@ node vie1: running, ready (anytun-xdp 0.1.0, pid 4711, up 1 h 2 min)
 configuration: /etc/anytun-xdp/node.toml, generation 2; last reload REFUSED: node.toml:7: unknown key `muks`, did you mean `mux`?
 memory: 45.1 MB resident, UMEM 33.6 MB; XDP program 12
 sequence numbers: 3 leases written
+routes: 12 by 6 rules, 2 neighbours known
 service anycast: 192.0.2.53 port 4444, 2 clients
 
 INTERFACE  DRIVER  LINK  XDP ASKED  XDP GOT  QUEUE  WORKER  QUEUE ASKED  QUEUE GOT  WAKEUP  DROPPED  RX RING FULL  NO FILL FRAME

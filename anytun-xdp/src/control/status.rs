@@ -48,6 +48,8 @@ pub struct Status {
     pub clients: Vec<Client>,
     /// Sequence numbers and their leases.
     pub sequences: Sequences,
+    /// The mirror of the kernel's routes and neighbours.
+    pub mirror: Mirror,
 }
 
 /// What a node is doing.
@@ -278,6 +280,23 @@ pub struct Sequences {
     pub lease_failures: u64,
 }
 
+/// The mirror of the kernel's routes and neighbours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Mirror {
+    /// Policy rules that are followed, of both families.
+    pub rules: u64,
+    /// Routes in all tables, of both families.
+    pub routes: u64,
+    /// Neighbours whose Ethernet address is known, behind the node's interfaces.
+    pub neighbours: u64,
+    /// How often the kernel's tables were listed since the start.
+    pub listings: u64,
+    /// How often the kernel said that it had more to tell than there was room for.
+    pub resynchronisations: u64,
+    /// How often the kernel was asked for a neighbour.
+    pub neighbours_asked: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -331,6 +350,9 @@ mod tests {
                 },
             ],
             "sequences": {"exhausted_keys": 0, "leases_written": 3, "lease_failures": 0},
+            "mirror": {
+                "rules": 6, "routes": 12, "neighbours": 2, "listings": 5, "resynchronisations": 1, "neighbours_asked": 4,
+            },
         });
         let status = sample::status();
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);

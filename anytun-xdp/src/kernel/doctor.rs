@@ -18,8 +18,6 @@ use crate::config::{Config, Interface, Queues, Scheduling, XdpMode};
 const OLDEST: KernelVersion = KernelVersion::new(5, 9, 0);
 /// Above this MTU the first drivers refuse native XDP (a page less headroom and bookkeeping).
 const NATIVE_MTU: u32 = 3498;
-/// Drivers of virtual interfaces, whose senders on the same machine leave checksums to hardware that is not there.
-const UNFINISHED_CHECKSUMS: [&str; 2] = ["veth", "virtio_net"];
 
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -194,10 +192,10 @@ fn examine_link(link: &Link, interface: &Interface) -> Vec<Finding> {
             "set xdp = \"auto\" if the driver has native XDP",
         ));
     }
-    if UNFINISHED_CHECKSUMS.contains(&link.driver.as_str()) {
+    if link.may_hand_over_partial_checksums() {
         findings.push(Finding::good(format!(
-            "{}: senders on this machine leave UDP checksums unfinished on {}; tunnels authenticate packets themselves and \
-             do not mind",
+            "{}: senders on this machine leave checksums unfinished on {}; tunnels authenticate packets themselves and do \
+             not mind, and what an open network takes in is completed",
             link.name, link.driver
         )));
     }

@@ -53,6 +53,9 @@ pub struct Attached {
     pub mode: &'static str,
 }
 
+/// Drivers whose packets may come from a host that left their checksum to its hardware, and have never met any.
+const WITHOUT_HARDWARE: [&str; 2] = ["veth", "virtio_net"];
+
 impl Link {
     /// Looks at the interface `name` in the network namespace of the calling thread.
     ///
@@ -110,6 +113,11 @@ impl Link {
             Ok(flags) if flags & ready == ready => LinkState::Up,
             _ => LinkState::Down,
         }
+    }
+
+    /// Whether packets may come in with checksums that their sender left to its hardware: where there is none.
+    pub fn may_hand_over_partial_checksums(&self) -> bool {
+        WITHOUT_HARDWARE.contains(&self.driver.as_str())
     }
 
     /// The offloads that are on, by the kernel's names; empty when the driver does not say.

@@ -73,11 +73,23 @@ pub fn locked_memory() -> Result<Option<u64>, HostError> {
 ///
 /// [`HostError::Other`] when the kernel refuses.
 pub fn drop_capabilities() -> Result<(), HostError> {
+    let old = KernelVersion::current().is_ok_and(|kernel| kernel < MAPS_WITHOUT_CAP_BPF);
+    keep_only(if old { &[Capability::CAP_BPF] } else { &[] })
+}
+
+/// Gives up every capability of the calling thread but `CAP_NET_ADMIN`, for good: without that the kernel looks for no
+/// neighbour that it is asked for.
+///
+/// # Errors
+///
+/// [`HostError::Other`] when the kernel refuses.
+pub fn keep_network_administration() -> Result<(), HostError> {
+    keep_only(&[Capability::CAP_NET_ADMIN])
+}
+
+fn keep_only(kept: &[Capability]) -> Result<(), HostError> {
     prctl::set_no_new_privs().map_err(|error| HostError::other("setting PR_SET_NO_NEW_PRIVS", error))?;
-    let mut kept = CapsHashSet::new();
-    if KernelVersion::current().is_ok_and(|kernel| kernel < MAPS_WITHOUT_CAP_BPF) {
-        kept.insert(Capability::CAP_BPF);
-    }
+    let kept = CapsHashSet::from_iter(kept.iter().copied());
     let held = caps::read(None, CapSet::Permitted).map_err(caps_error)?;
     let kept: CapsHashSet = kept.intersection(&held).copied().collect();
     caps::clear(None, CapSet::Ambient).map_err(caps_error)?;
@@ -120,6 +132,16 @@ mod tests {
             assert_eq!(missing().unwrap(), NEEDED);
             let text = check().unwrap_err().to_string();
             assert!(text.contains("CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_PERFMON"), "{text}");
+        });
+    }
+
+    #[test]
+    fn a_thread_can_keep_the_administration_of_networks_alone() {
+        in_a_thread(|| {
+            let held = caps::read(None, CapSet::Permitted).unwrap();
+            keep_network_administration().unwrap();
+            let kept = CapsHashSet::from([Capability::CAP_NET_ADMIN]);
+            assert_eq!(caps::read(None, CapSet::Permitted).unwrap(), kept.intersection(&held).copied().collect());
         });
     }
 

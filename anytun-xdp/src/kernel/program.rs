@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use anytun_common::map::{MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey};
 use anytun_common::verdict::Verdict;
+use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -25,14 +26,43 @@ const QUEUE_LIMIT: u64 = xsk::RX_RING as u64 * 3 / 4;
 /// Octets of a [`ServiceKey`], in the order of its fields.
 type Key = [u8; size_of::<ServiceKey>()];
 
+/// A prefix of a client that packets from outside are for: octets of the address, an IPv4 one mapped, and how many bits of
+/// them count.
+pub type Inside = ([u8; 16], u8);
+
+/// What packets the program hands to workers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Steered {
+    /// UDP datagrams to these services.
+    pub services: HashSet<ServiceKey>,
+    /// IP packets of any kind to these clients of open networks.
+    pub inside: HashSet<Inside>,
+}
+
+impl Steered {
+    /// These services, and no client.
+    pub fn services(services: impl IntoIterator<Item = ServiceKey>) -> Self {
+        Self { services: services.into_iter().collect(), inside: HashSet::new() }
+    }
+
+    /// What both ask for.
+    pub fn common(&self, other: &Self) -> Self {
+        Self {
+            services: self.services.intersection(&other.services).copied().collect(),
+            inside: self.inside.intersection(&other.inside).copied().collect(),
+        }
+    }
+}
+
 /// The XDP program in the kernel, with its maps. Dropping it detaches it.
 pub struct Program {
     /// First, so that they go before the program and its maps.
     attachments: Vec<Attachment>,
     ebpf: Ebpf,
     services: HashMap<MapData, Key, u8>,
-    /// What `services` holds.
-    current: HashSet<ServiceKey>,
+    inside: LpmTrie<MapData, [u8; 16], u8>,
+    /// What `services` and `inside` hold.
+    current: Steered,
     slots: HashMap<MapData, u32, u32>,
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
@@ -69,35 +99,42 @@ impl Program {
         let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| broken(format!("it has no map {name}")));
         Ok(Self {
             services: map("SERVICES")?.try_into().map_err(map_error)?,
+            inside: map("INSIDE")?.try_into().map_err(map_error)?,
             slots: map("SLOTS")?.try_into().map_err(map_error)?,
             sockets: map("SOCKETS")?.try_into().map_err(map_error)?,
             verdicts: map("VERDICTS")?.try_into().map_err(map_error)?,
             backlogs: backlogs(map("BACKLOGS")?)?,
-            current: HashSet::new(),
+            current: Steered::default(),
             attachments: Vec::new(),
             flush_log: Box::new(move || logger.flush()),
             ebpf,
         })
     }
 
-    /// Steers packets to exactly these services. New ones are added before old ones are removed, so a service that
-    /// stays misses no packet.
+    /// Steers exactly these packets. New entries are made before old ones are removed, so what stays misses no packet.
     ///
     /// # Errors
     ///
-    /// [`HostError::Other`]; what was done until then stays.
-    pub fn set_services(&mut self, services: &[ServiceKey]) -> Result<(), HostError> {
-        let wanted: HashSet<ServiceKey> = services.iter().copied().collect();
-        for key in &wanted {
-            if !self.current.contains(key) {
-                self.services.insert(octets(key), 1, 0).map_err(map_error)?;
-                self.current.insert(*key);
-            }
+    /// [`HostError::Other`], such as for more prefixes than [`MAX_INSIDE`](anytun_common::map::MAX_INSIDE); what was done
+    /// until then stays.
+    pub fn steer(&mut self, wanted: &Steered) -> Result<(), HostError> {
+        let Self { services, inside, current, .. } = self;
+        let prefix = |(address, length): &Inside| Prefix::new(u32::from(*length), *address);
+        for key in wanted.services.difference(&current.services.clone()) {
+            services.insert(octets(key), 1, 0).map_err(map_error)?;
+            current.services.insert(*key);
         }
-        let old: Vec<ServiceKey> = self.current.difference(&wanted).copied().collect();
-        for key in old {
-            self.services.remove(&octets(&key)).map_err(map_error)?;
-            self.current.remove(&key);
+        for key in wanted.inside.difference(&current.inside.clone()) {
+            inside.insert(&prefix(key), 1, 0).map_err(map_error)?;
+            current.inside.insert(*key);
+        }
+        for key in current.services.clone().difference(&wanted.services) {
+            services.remove(&octets(key)).map_err(map_error)?;
+            current.services.remove(key);
+        }
+        for key in current.inside.clone().difference(&wanted.inside) {
+            inside.remove(&prefix(key)).map_err(map_error)?;
+            current.inside.remove(key);
         }
         Ok(())
     }

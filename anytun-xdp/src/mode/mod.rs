@@ -3,4 +3,6 @@
 pub mod ecn;
 pub mod encapsulate;
 pub mod inner;
+pub mod open_tunnel;
+pub mod partial;
 pub mod tunnel;

@@ -50,10 +50,9 @@ pub fn route(
     Ok(Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
 }
 
-/// Brings near what [`route`] looks up for this packet.
+/// Brings near what is looked up in `network` to find where this packet goes.
 #[inline]
-pub fn prefetch(tables: &Tables, client: &Client, payload_type: u16, payload: &[u8]) {
-    let Some(network) = tables.networks.get(client.network as usize) else { return };
+pub fn prefetch(network: &Lpm, payload_type: u16, payload: &[u8]) {
     match payload_type {
         ethernet::IPV4 => {
             if let Some(address) = payload.get(ipv4::DESTINATION..).and_then(<[u8]>::first_chunk) {
@@ -83,9 +82,18 @@ fn is_from(client: &Client, number: u32, network: &Lpm, ends: &Ends) -> bool {
     }
 }
 
+/// The client that the source of an inner packet belongs to.
+#[inline]
+pub(super) fn source(network: &Lpm, ends: &Ends) -> Option<u32> {
+    match ends {
+        Ends::V4 { source, .. } => network.find_v4(source.octets()),
+        Ends::V6 { source, .. } => network.find_v6(source.octets()),
+    }
+}
+
 /// The client that the destination of an inner packet belongs to.
 #[inline]
-fn destination(network: &Lpm, ends: &Ends) -> Option<u32> {
+pub(super) fn destination(network: &Lpm, ends: &Ends) -> Option<u32> {
     match ends {
         Ends::V4 { destination, .. } => network.find_v4(destination.octets()),
         Ends::V6 { destination, .. } => network.find_v6(destination.octets()),

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, TryLockError};
 
-use anytun_common::map::ServiceKey;
 use tracing::{error, info};
 
 use super::report::unix_time;
@@ -11,7 +10,7 @@ use super::running::{Running, lock};
 use super::start::warn_of;
 use crate::config::{self, Config, Interface, Node};
 use crate::control::status::Reload;
-use crate::kernel::memory;
+use crate::kernel::{Steered, memory};
 use crate::table::{Service, Tables};
 
 /// The parts of a configuration that take a restart to change.
@@ -94,23 +93,21 @@ impl Running {
         let before = self.tables.load_full();
         let tables = Tables::build(&config, &self.host, sequences, Some(&before));
         let mut message = difference(&before, &tables);
-        // The program steers to a service only while the workers know it: not to one that goes from before the change,
-        // and not to one that comes until after it.
-        let (old, new) = (services(&before), services(&tables));
-        let both: Vec<_> = old.iter().filter(|key| new.contains(key)).copied().collect();
-        let narrowed = self.program().set_services(&both);
-        if let Err(reason) = narrowed {
-            if let Err(error) = self.program().set_services(&old) {
-                error!("services of the old configuration are not steered any more: {error}; restart the node");
+        // The program steers only what the workers know: not to what goes from before the change, and not to what comes
+        // until after it.
+        let (old, new) = (steered(&before), steered(&tables));
+        if let Err(reason) = self.program().steer(&old.common(&new)) {
+            if let Err(error) = self.program().steer(&old) {
+                error!("not all of the old configuration is steered any more: {error}; restart the node");
             }
             return Err(format!("{reason}; the old configuration goes on"));
         }
         let replaced = self.tables.swap(Arc::new(tables));
         drop(before);
         lock(&self.reloads.retired).push(replaced);
-        let widened = self.program().set_services(&new);
+        let widened = self.program().steer(&new);
         if let Err(error) = widened {
-            let warning = format!("the new configuration is in force, but new services are not steered: {error}");
+            let warning = format!("the new configuration is in force, but not all that is new is steered: {error}");
             error!("{warning}; reload again, or restart the node");
             message = format!("{message}; {warning}");
         }
@@ -152,8 +149,12 @@ impl Running {
     }
 }
 
-fn services(tables: &Tables) -> Vec<ServiceKey> {
-    tables.services.all().iter().map(Service::key).collect()
+/// What the program hands to workers that have these tables.
+pub(super) fn steered(tables: &Tables) -> Steered {
+    Steered {
+        services: tables.services.all().iter().map(Service::key).collect(),
+        inside: tables.inside.prefixes().iter().map(|prefix| prefix.mapped()).collect(),
+    }
 }
 
 /// How many clients came, went and stayed.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anytun_common::verdict::{Outcome, Verdict};
@@ -12,10 +13,10 @@ use super::running::{Running, WorkerView};
 use crate::config::XdpMode;
 use crate::control::source::{Readiness, Source};
 use crate::control::status::{
-    Client, Counts, Interface, Io, Ledger, Memory, Mode, Program, Queue, Service, State, Status, Traffic, Worker,
-    XskStatistics,
+    Client, Counts, Interface, Io, Ledger, Memory, Mirror, Mode, Program, Queue, Service, State, Status, Traffic,
+    Worker, XskStatistics,
 };
-use crate::kernel::{Link, LinkState};
+use crate::kernel::{Link, LinkState, Mirrored};
 use crate::table::{self, ClientTotals, Tables};
 
 impl Source for Running {
@@ -39,6 +40,7 @@ impl Source for Running {
             services: tables.services.all().iter().map(service).collect(),
             clients: self.clients(&tables),
             sequences: self.leases.status(),
+            mirror: mirror(&self.mirrored),
         }
     }
 
@@ -156,6 +158,19 @@ const fn attached(asked: XdpMode) -> &'static str {
     match asked {
         XdpMode::Generic => "generic",
         XdpMode::Auto | XdpMode::Native | XdpMode::Zerocopy => "native",
+    }
+}
+
+fn mirror(mirrored: &Mirrored) -> Mirror {
+    let ways = mirrored.ways.load();
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Mirror {
+        rules: ways.routes.rules() as u64,
+        routes: ways.routes.len() as u64,
+        neighbours: ways.neighbours.len() as u64,
+        listings: count(&mirrored.counters.listings),
+        resynchronisations: count(&mirrored.counters.resynchronisations),
+        neighbours_asked: count(&mirrored.counters.asked),
     }
 }
 

@@ -12,9 +12,9 @@ use super::leases::Leases;
 use super::reload::{Fixed, Reloads};
 use crate::config::{Scheduling, XdpMode};
 use crate::control::health::Progress;
-use crate::kernel::{Link, PortReport, Program, XskStats};
+use crate::kernel::{Link, Mirrored, PortReport, Program, XskStats};
 use crate::table::{Host, Tables};
-use crate::worker::WorkerCounters;
+use crate::worker::{Sources, WorkerCounters};
 
 /// A node that carries traffic.
 pub(super) struct Running {
@@ -22,6 +22,7 @@ pub(super) struct Running {
     pub(super) start: Instant,
     pub(super) host: Host,
     pub(super) tables: Arc<ArcSwap<Tables>>,
+    pub(super) mirrored: Mirrored,
     pub(super) workers: Vec<WorkerView>,
     /// By slot.
     pub(super) links: Vec<Link>,
@@ -36,7 +37,7 @@ pub(super) struct Running {
     pub(super) fixed: Fixed,
     pub(super) reloads: Reloads,
     pub(super) leases: Leases,
-    /// Tells workers and the lease thread to end.
+    /// Tells all threads but those of the control side to end.
     pub(super) stop: AtomicBool,
     pub(super) ready: AtomicBool,
     pub(super) draining: AtomicBool,
@@ -60,6 +61,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Running {
+    /// What workers look up.
+    pub(super) fn sources(&self) -> Sources {
+        let Mirrored { ways, asks, .. } = self.mirrored.clone();
+        Sources { tables: self.tables.clone(), ways, asks }
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.fixed.node.name
     }

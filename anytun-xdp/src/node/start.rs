@@ -11,15 +11,15 @@ use tracing::{error, warn};
 
 use super::StartError;
 use super::leases::Leases;
-use super::reload::{Fixed, Reloads};
+use super::reload::{Fixed, Reloads, steered};
 use super::running::{Running, WorkerView};
 use super::threads::Threads;
 use crate::config::{self, Config, Scheduling};
 use crate::control::health::Progress;
 use crate::control::server::Listeners;
 use crate::control::signals::{Handlers, Signals};
-use crate::kernel::{HostError, Link, PortSpec, Program, RealTime, Xsk, memory, privilege, queues};
-use crate::table::{Host, Service, Tables};
+use crate::kernel::{HostError, Link, Mirror, PortSpec, Program, RealTime, Xsk, memory, privilege, queues};
+use crate::table::{Host, Tables};
 
 /// How long a worker may stand still before the node calls itself unhealthy; its longest sleep is a second.
 const STALL: Duration = Duration::from_secs(10);
@@ -46,14 +46,19 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
             return Err(error.into());
         }
     };
-    let Prepared { links, program, program_id, sockets, workers, scheduling, listeners } = prepared;
-    let host = Host { workers: workers.len(), mtus: links.iter().map(|link| link.mtu as usize).collect() };
+    let Prepared { links, mirror, program, program_id, sockets, workers, scheduling, listeners } = prepared;
+    let host = Host {
+        workers: workers.len(),
+        mtus: links.iter().map(|link| link.mtu as usize).collect(),
+        partial: links.iter().map(Link::may_hand_over_partial_checksums).collect(),
+    };
     let tables = Tables::build(&config, &host, sequences, None);
     let node = Arc::new(Running {
         file: file.to_owned(),
         start: begin,
         host,
         tables: Arc::new(ArcSwap::from_pointee(tables)),
+        mirrored: mirror.shown(),
         workers,
         scheduling,
         asked: config.interfaces.iter().map(|interface| interface.xdp).collect(),
@@ -71,7 +76,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
     });
     drop(config);
     memory::give_back();
-    match launch(&node, handlers, listeners, sockets) {
+    match launch(&node, handlers, listeners, mirror, sockets) {
         Ok((signals, threads)) => Ok(Started { node, signals, threads }),
         Err(error) => {
             node.detach();
@@ -97,6 +102,7 @@ fn close_again(leases: &Leases) {
 /// All that the host may refuse.
 struct Prepared {
     links: Vec<Link>,
+    mirror: Mirror,
     program: Program,
     program_id: u32,
     sockets: Vec<Xsk>,
@@ -117,6 +123,7 @@ impl Prepared {
         let queues = queues::common(&config.interfaces.iter().zip(&links).collect::<Vec<_>>())?;
         let sender_ids = config.sender_ids(queues.len())?;
         links.iter().try_for_each(Link::refuse_foreign_program)?;
+        let mirror = Mirror::open(&links)?;
         let listeners = Listeners::bind(&config.node.control, config.node.metrics)?;
         let mut program = Program::load()?;
         for (slot, link) in links.iter().enumerate() {
@@ -126,7 +133,7 @@ impl Prepared {
         sockets.iter_mut().try_for_each(|xsk| program.set_sockets(xsk))?;
         let view = |(xsk, id)| view(xsk, id, links.len());
         let workers = sockets.iter().zip(sender_ids).map(view).collect::<Result<_, _>>()?;
-        Ok(Self { program_id: program.id()?, links, program, sockets, workers, scheduling, listeners })
+        Ok(Self { program_id: program.id()?, links, mirror, program, sockets, workers, scheduling, listeners })
     }
 }
 
@@ -166,17 +173,19 @@ fn launch(
     node: &Arc<Running>,
     handlers: Handlers,
     listeners: Listeners,
+    mirror: Mirror,
     sockets: Vec<Xsk>,
 ) -> Result<(Signals, Threads), StartError> {
-    let services: Vec<_> = node.tables.load().services.all().iter().map(Service::key).collect();
-    node.program().set_services(&services)?;
+    node.program().steer(&steered(&node.tables.load()))?;
     for (link, &mode) in node.links.iter().zip(&node.asked) {
         node.program().attach(link, mode)?;
     }
+    // Before capabilities go, as it keeps one, and before real time begins, as it takes none.
+    let mirror = Threads::mirror(node, mirror)?;
     let real_time = (node.scheduling == Scheduling::Fifo).then(RealTime::begin).transpose()?;
-    // Before any thread starts: each has capabilities of its own.
+    // Before any other thread starts: each has capabilities of its own.
     privilege::drop_capabilities()?;
-    let threads = Threads::start(node, sockets, real_time, || Ok(listeners.serve(node.clone())?))?;
+    let threads = Threads::start(node, mirror, sockets, real_time, || Ok(listeners.serve(node.clone())?))?;
     let signals = handlers.listen().context("starting the thread that takes signals")?;
     node.ready.store(true, Ordering::Release);
     Ok((signals, threads))

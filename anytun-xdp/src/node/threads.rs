@@ -12,7 +12,7 @@ use super::StartError;
 use super::running::Running;
 use crate::control::server::Server;
 use crate::control::signals::{Signal, Signals};
-use crate::kernel::{RealTime, Waker, Xsk};
+use crate::kernel::{Mirror, RealTime, Waker, Xsk};
 use crate::worker::Worker;
 
 /// How long threads may take to end; a worker gives the kernel a second to send what was handed over.
@@ -21,30 +21,40 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether they have.
 const NAP: Duration = Duration::from_millis(10);
 
+/// A thread with its name, and what ends its wait.
+pub(super) type Started = ((String, JoinHandle<()>), Waker);
+
 /// All threads of a node but those that take signals.
 pub(super) struct Threads {
-    /// Workers and the lease thread, with what they are called.
+    /// Workers, the lease thread and the mirror, with what they are called.
     threads: Vec<(String, JoinHandle<()>)>,
     wakers: Vec<Waker>,
     server: Server,
 }
 
 impl Threads {
+    /// Starts what mirrors the kernel's routes.
+    pub(super) fn mirror(node: &Arc<Running>, mirror: Mirror) -> Result<Started, StartError> {
+        let (own, waker) = (node.clone(), mirror.waker());
+        Ok((spawn("mirror".into(), move || mirror.run(&own.stop))?, waker))
+    }
+
     /// Starts the workers on their sockets, in real time if they are to be, and ahead of them what writes their sequence
     /// numbers: beside workers that never rest it would come too late. Then all others, of which `serve` starts the control
     /// side.
     pub(super) fn start(
         node: &Arc<Running>,
+        (mirror, waker): Started,
         sockets: Vec<Xsk>,
         real_time: Option<RealTime>,
         serve: impl FnOnce() -> Result<Server, StartError>,
     ) -> Result<Self, StartError> {
-        let wakers = sockets.iter().map(Xsk::waker).collect();
+        let wakers = sockets.iter().map(Xsk::waker).chain([waker]).collect();
         let own = node.clone();
-        let mut threads = vec![spawn("leases".into(), move || own.keep_leases())?];
+        let mut threads = vec![mirror, spawn("leases".into(), move || own.keep_leases())?];
         real_time.as_ref().map_or(Ok(()), RealTime::give_way)?;
         for (index, (xsk, view)) in sockets.into_iter().zip(&node.workers).enumerate() {
-            let worker = Worker::new(index, xsk, node.tables.clone(), view.counters.clone());
+            let worker = Worker::new(index, xsk, node.sources(), view.counters.clone());
             let own = node.clone();
             let body = move || worker.run(own.start, own.fixed.node.idle, own.scheduling, &own.stop);
             threads.push(spawn(format!("worker-{index}"), body)?);

@@ -1,10 +1,12 @@
 //! From a configuration to the tables that workers read, keeping what packets taught the tables before.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use anytun_common::map::ServiceKey;
 use hashbrown::HashMap;
 
-use super::{Client, ClientCounters, Lpm, Own, Service, Services, Tables, Track};
-use crate::config::{self, Config};
+use super::{Client, ClientCounters, Inside, Lpm, OUTSIDE, Own, Service, Services, Tables, Track};
+use crate::config::{self, Config, Open, Prefix};
 use crate::satp::lease::Sequences;
 use crate::satp::window::Windows;
 use crate::satp::{Fingerprint, Keys, Role, Shared};
@@ -16,6 +18,8 @@ pub struct Host {
     pub workers: usize,
     /// Octets of the largest IP packet an interface sends, by slot.
     pub mtus: Vec<usize>,
+    /// Whether packets may come in with checksums that cover the pseudo-header only, by slot.
+    pub partial: Vec<bool>,
 }
 
 impl Tables {
@@ -29,9 +33,11 @@ impl Tables {
             generation: before.map_or(1, |tables| tables.generation + 1),
             services: Services::default(),
             clients: Vec::new().into(),
-            networks: config.networks.iter().map(|_| Lpm::default()).collect(),
+            networks: config.networks.iter().map(outside_of).collect(),
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
+            inside: Inside::new(config),
             mtus: host.mtus.clone(),
+            partial: host.partial.clone(),
         };
         for service in &config.services {
             tables.services.push(Service::new(service));
@@ -87,6 +93,17 @@ impl Tables {
             }
         }
     }
+}
+
+/// The part of a network's routes that leads out of it. Prefixes of clients come over it.
+fn outside_of(network: &config::Network) -> Lpm {
+    let mut lpm = Lpm::default();
+    if network.open == Open::Routed {
+        for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+            lpm.insert(Prefix { address: any, length: 0 }, OUTSIDE);
+        }
+    }
+    lpm
 }
 
 /// The clients of the tables before.

@@ -9,20 +9,26 @@ mod build;
 mod client;
 mod counters;
 mod endpoint;
+mod inside;
 mod latch;
 mod lpm;
 mod service;
+pub mod ways;
 
 pub use build::Host;
 pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
 pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
+pub use inside::Inside;
 pub(crate) use latch::Latch;
 pub use lpm::Lpm;
 pub use service::{Service, Services};
 
 /// Stands for the number of a client where there is none.
-const NOBODY: u32 = u32::MAX;
+pub(crate) const NOBODY: u32 = u32::MAX;
+
+/// Stands where the number of a client could be for what is outside of an open network.
+pub const OUTSIDE: u32 = NOBODY - 3;
 
 /// Everything a worker needs to know to carry a packet.
 #[derive(Clone)]
@@ -35,8 +41,12 @@ pub struct Tables {
     pub clients: Pages<Client>,
     /// Per network: inner destination to client number.
     pub networks: Vec<Lpm>,
+    /// The clients that packets from outside can be for.
+    pub inside: Inside,
     /// Names of the networks.
     pub network_names: Vec<Arc<str>>,
     /// Octets of the largest IP packet an interface sends, by slot.
     pub mtus: Vec<usize>,
+    /// Whether packets may come in with checksums that cover the pseudo-header only, by slot.
+    pub partial: Vec<bool>,
 }

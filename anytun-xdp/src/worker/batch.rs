@@ -3,13 +3,14 @@
 
 use std::num::NonZeroU64;
 
-use anytun_common::classify::Datagram;
+use anytun_common::classify::{Datagram, Network};
 use anytun_common::verdict::Verdict;
-use anytun_common::wire::satp::Header;
+use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
 
 use super::BATCH;
 use crate::mode::encapsulate::Unsummed;
 use crate::mode::tunnel::Route;
+use crate::table::NOBODY;
 
 /// What the stages found out about one packet, in a cache line. Each stage reads what those before it wrote.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,7 +31,7 @@ pub(super) struct Packet {
     pub(super) header: Header,
     /// Index of the service it was sent to, from parse.
     pub(super) service: u32,
-    /// Number of the client that sent it, from look up.
+    /// Number of the client that sent it, from look up; of nobody when it came from outside as it is, from parse.
     pub(super) client: u32,
     /// Where it goes, from route.
     pub(super) route: Route,
@@ -61,6 +62,21 @@ impl Packet {
         };
         packet.place_at(datagram.payload, datagram.payload + datagram.length)?;
         Some(packet)
+    }
+
+    /// A packet that came from outside as it is. It counts as the SATP packet that it is to be: where the payload type is
+    /// expected stands the EtherType, which is the same, and the header may be anything.
+    #[inline]
+    pub(super) fn from_outside(network: &Network) -> Option<Self> {
+        let mut packet = Self { client: NOBODY, ..Self::default() };
+        packet.place_at(network.header.checked_sub(HEADER + PAYLOAD_TYPE)?, network.transport + network.length)?;
+        Some(packet)
+    }
+
+    /// Whether it came from outside as it is.
+    #[inline]
+    pub(super) fn is_from_outside(&self) -> bool {
+        self.client == NOBODY
     }
 
     /// Says where in its frame the SATP packet lies. Nothing where no UDP datagram reaches.
@@ -147,6 +163,26 @@ impl Live {
         items.into_iter().enumerate().filter_map(move |(place, item)| self.contains(place).then_some(item))
     }
 
+    /// Takes out those that `belongs` says; they go on apart from the others until they [`join`](Self::join) them again.
+    #[inline]
+    pub(super) fn part(&mut self, mut belongs: impl FnMut(usize) -> bool) -> Self {
+        let all = *self;
+        self.retain(|place| !belongs(place));
+        Self(all.0 & !self.0)
+    }
+
+    /// Adds a place.
+    #[inline]
+    pub(super) fn add(&mut self, place: usize) {
+        self.0 |= 1 << (place % BATCH);
+    }
+
+    /// Adds others of the same batch.
+    #[inline]
+    pub(super) fn join(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
     /// Asks for every place, in order, whether its packet goes on; those that do not end there.
     #[inline]
     pub(super) fn retain(&mut self, mut goes_on: impl FnMut(usize) -> bool) {
@@ -174,6 +210,10 @@ mod tests {
             place > 4
         });
         assert_eq!(asked, [1, 2, 4, 5, 7, 8]);
+        assert_eq!(live.places().collect::<Vec<_>>(), [5, 7, 8]);
+        let odd = live.part(|place| place % 2 == 1);
+        assert_eq!((live.places().collect::<Vec<_>>(), odd.places().collect::<Vec<_>>()), (vec![8], vec![5, 7]));
+        live.join(odd);
         assert_eq!(live.places().collect::<Vec<_>>(), [5, 7, 8]);
         assert!(live.contains(8) && !live.contains(9) && !live.contains(1000));
         for count in [0, 1, BATCH - 1, BATCH, 1000] {

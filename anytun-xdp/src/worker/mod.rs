@@ -26,6 +26,7 @@ pub use self::stage::Stage;
 use crate::config::{Idle, Scheduling};
 use crate::satp::Batch;
 use crate::table::Tables;
+use crate::table::ways::{Asks, Ways};
 
 /// Packets that go through the stages together: enough to amortise a call into the kernel and to fill the pipelines of
 /// the cryptography, few enough for their headers to stay in the first-level cache.
@@ -52,6 +53,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// One worker.
 pub struct Worker<I: PacketIo> {
     tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
+    ways: Cache<Arc<ArcSwap<Ways>>, Arc<Ways>>,
     lane: Lane<I>,
     shown: Arc<CachePadded<WorkerCounters>>,
 }
@@ -69,11 +71,24 @@ struct Lane<I: PacketIo> {
     outboxes: Vec<Outbox<I::Frame>>,
     /// Of the last packet that may be fragmented.
     identification: u16,
+    /// Where missing neighbours are asked for.
+    asks: Arc<Asks>,
+}
+
+/// What a worker looks up: snapshots that others replace.
+#[derive(Clone)]
+pub struct Sources {
+    /// Services, clients and networks.
+    pub tables: Arc<ArcSwap<Tables>>,
+    /// The ways out of the node.
+    pub ways: Arc<ArcSwap<Ways>>,
+    /// Where the worker asks for neighbours that are not known.
+    pub asks: Arc<Asks>,
 }
 
 impl<I: PacketIo> Worker<I> {
     /// A worker that has not run yet. `index` is its place in the counters and sequences of every client.
-    pub fn new(index: usize, io: I, tables: Arc<ArcSwap<Tables>>, shown: Arc<CachePadded<WorkerCounters>>) -> Self {
+    pub fn new(index: usize, io: I, sources: Sources, shown: Arc<CachePadded<WorkerCounters>>) -> Self {
         let outboxes = (0..io.ports()).map(|_| Outbox::with_capacity(BATCH)).collect();
         let lane = Lane {
             index,
@@ -84,8 +99,9 @@ impl<I: PacketIo> Worker<I> {
             crypto: Batch::default(),
             outboxes,
             identification: 0,
+            asks: sources.asks,
         };
-        let worker = Self { tables: Cache::new(tables), lane, shown };
+        let worker = Self { tables: Cache::new(sources.tables), ways: Cache::new(sources.ways), lane, shown };
         worker.show();
         worker
     }
@@ -137,7 +153,7 @@ impl<I: PacketIo> Worker<I> {
     /// with packets the others, and the last at the end.
     pub fn observed_turn(&mut self, now: u64, mut done: impl FnMut(Stage)) -> usize {
         // Also when nothing came, so that a worker without traffic lets go of tables that were replaced.
-        let tables = &**self.tables.load();
+        let (tables, ways) = (&**self.tables.load(), &**self.ways.load());
         let lane = &mut self.lane;
         lane.io.reclaim();
         let mut total = 0;
@@ -145,7 +161,7 @@ impl<I: PacketIo> Worker<I> {
             let received = lane.io.receive(port, &mut lane.received, BATCH);
             done(Stage::Receive);
             if received > 0 {
-                lane.relay(tables, port, now, &mut done);
+                lane.relay(tables, ways, port, now, &mut done);
                 lane.transmit(tables);
                 done(Stage::Transmit);
                 total += received;

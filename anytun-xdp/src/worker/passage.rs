@@ -6,6 +6,15 @@ use super::counters::Tally;
 use super::io::PacketIo;
 use crate::table::{Client, ClientCounters, Tables};
 
+/// How a packet goes on that was routed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Onward {
+    /// To a client: it has to be sealed.
+    Seal,
+    /// As it is: its frame is complete.
+    Leave,
+}
+
 /// Packets, where each stage finds them. A packet keeps its place; one that ends is passed over from then on.
 pub(super) struct Passage<'a, 'f> {
     pub(super) tables: &'a Tables,
@@ -13,6 +22,8 @@ pub(super) struct Passage<'a, 'f> {
     pub(super) worker: usize,
     pub(super) tally: &'a mut Tally,
     live: Live,
+    /// Those that leave as they are, and wait for the others.
+    ready: Live,
     packets: &'a mut [Packet; BATCH],
     /// Of each frame the octets that were received, and all its memory from their start.
     lengths: [usize; BATCH],
@@ -37,13 +48,13 @@ impl<'a, 'f> Passage<'a, 'f> {
             *length = io.packet(frame).len();
             *memory = io.buffer(frame);
         }
-        Self { tables, worker, tally, live, packets, lengths, memory }
+        Self { tables, worker, tally, live, ready: Live::all(0), packets, lengths, memory }
     }
 
     /// Takes every packet a step further, given the octets that were received. Those that end there are counted.
     #[inline]
     pub(super) fn received(&mut self, mut step: impl FnMut(&[u8], &mut Packet, &Tables) -> Result<(), End>) {
-        let Self { tables, worker, tally, live, packets, lengths, memory } = self;
+        let Self { tables, worker, tally, live, packets, lengths, memory, .. } = self;
         live.retain(|place| {
             let octets = memory[place].get(..lengths[place]).unwrap_or_default();
             goes_on(step(octets, &mut packets[place], tables), tables, *worker, tally)
@@ -55,6 +66,36 @@ impl<'a, 'f> Passage<'a, 'f> {
     pub(super) fn stage(&mut self, mut step: impl FnMut(&mut [u8], &mut Packet, &Tables) -> Result<(), End>) {
         let Self { tables, worker, tally, live, packets, memory, .. } = self;
         live.retain(|place| goes_on(step(memory[place], &mut packets[place], tables), tables, *worker, tally));
+    }
+
+    /// Takes every packet a step further that may be its last: then it is ready to leave, and no later stage sees it. Those that
+    /// end there are counted.
+    #[inline]
+    pub(super) fn forward(&mut self, mut step: impl FnMut(&mut [u8], &mut Packet, &Tables) -> Result<Onward, End>) {
+        let Self { tables, worker, tally, live, ready, packets, memory, .. } = self;
+        let mut leave = Live::all(0);
+        live.retain(|place| match step(memory[place], &mut packets[place], tables) {
+            Ok(Onward::Seal) => true,
+            Ok(Onward::Leave) => {
+                leave.add(place);
+                false
+            }
+            Err(end) => goes_on(Err(end), tables, *worker, tally),
+        });
+        ready.join(leave);
+    }
+
+    /// Takes out the packets that came from outside as they are, which have nothing to be opened.
+    #[inline]
+    pub(super) fn part_outside(&mut self) -> Live {
+        let packets = &*self.packets;
+        self.live.part(|place| packets[place].is_from_outside())
+    }
+
+    /// Adds packets that were taken out.
+    #[inline]
+    pub(super) fn join(&mut self, others: Live) {
+        self.live.join(others);
     }
 
     /// The packets that go on, each with the memory of its frame.
@@ -69,9 +110,10 @@ impl<'a, 'f> Passage<'a, 'f> {
         self.live.of(self.memory.iter_mut().map(|memory| &mut **memory).zip(self.packets.iter()))
     }
 
-    /// The places of the packets that go on, when all stages are done.
+    /// The places of the packets that leave, when all stages are done.
     #[inline]
-    pub(super) fn end(self) -> Live {
+    pub(super) fn end(mut self) -> Live {
+        self.live.join(self.ready);
         self.live
     }
 }

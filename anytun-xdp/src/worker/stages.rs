@@ -1,6 +1,6 @@
 //! The stages of a batch, in the order in which packets walk them.
 
-use anytun_common::classify::classify;
+use anytun_common::classify::{Datagram, datagram, network};
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
@@ -9,27 +9,30 @@ use super::Lane;
 use super::batch::{End, Packet};
 use super::io::PacketIo;
 use super::outbox::Receipt;
-use super::passage::{Passage, account, client_of, counters};
+use super::passage::{Onward, Passage, account, client_of, counters};
 use super::stage::Stage;
 use crate::mode::encapsulate::{self, Marks};
+use crate::mode::open_tunnel;
 use crate::mode::tunnel::{self, Route};
 use crate::satp::lease::Empty;
 use crate::satp::prefetch;
 use crate::satp::window::{Fresh, Refusal};
 use crate::satp::{Batch, ToOpen, ToSeal};
-use crate::table::{Client, Endpoint, Link, Tables, Tags};
+use crate::table::ways::{Asks, Wayless, Ways};
+use crate::table::{Client, Endpoint, Link, OUTSIDE, Tables, Tags};
 
 /// Cache lines of a frame that hold its headers.
 const HEADER_LINES: usize = 2;
 
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
-    pub(super) fn relay(&mut self, tables: &Tables, port: usize, now: u64, mut done: impl FnMut(Stage)) {
-        let Self { index, io, tally, received, packets, crypto, outboxes, identification } = self;
+    pub(super) fn relay(&mut self, tables: &Tables, ways: &Ways, port: usize, now: u64, mut done: impl FnMut(Stage)) {
+        let Self { index, io, tally, received, packets, crypto, outboxes, identification, asks } = self;
+        let asks = &*asks;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         open(&mut passage, crypto, port, now, &mut done);
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
-        passage.stage(|memory, packet, tables| route(memory, packet, tables, port));
+        passage.forward(|memory, packet, tables| route(memory, packet, tables, ways, asks, port));
         done(Stage::Route);
         seal(&mut passage, crypto, identification, &mut done);
         let leaves = passage.end();
@@ -49,19 +52,21 @@ impl<I: PacketIo> Lane<I> {
     pub(super) fn transmit(&mut self, tables: &Tables) {
         let Self { index, io, tally, outboxes, .. } = self;
         let index = *index;
-        let mut forwarded = 0;
+        let (mut forwarded, mut outward) = (0, 0);
         for (port, outbox) in outboxes.iter_mut().enumerate().filter(|(_, outbox)| !outbox.is_empty()) {
-            let sent = |receipt: Receipt| {
-                forwarded += 1;
-                if let Some(counters) = counters(tables, receipt.client, index) {
+            let sent = |receipt: Receipt| match counters(tables, receipt.client, index) {
+                Some(counters) => {
+                    forwarded += 1;
                     counters.sent(receipt.octets);
                 }
+                None => outward += 1,
             };
             let refused =
                 |receipt: Receipt| account(End::of(receipt.client)(Verdict::TxRingFull), tables, index, tally);
             outbox.transmit(io, port, sent, refused);
         }
         tally.count(Verdict::Forwarded, forwarded);
+        tally.count(Verdict::Outward, outward);
     }
 }
 
@@ -73,6 +78,7 @@ fn open(passage: &mut Passage<'_, '_>, crypto: &mut Batch, port: usize, now: u64
     let (tables, worker) = (passage.tables, passage.worker);
     passage.packets().for_each(|(memory, _)| prefetch::slice(memory, HEADER_LINES));
     passage.received(parse);
+    let outside = passage.part_outside();
     done(Stage::Parse);
     passage.stage(|_, packet, tables| look_up(packet, tables));
     done(Stage::LookUp);
@@ -96,6 +102,7 @@ fn open(passage: &mut Passage<'_, '_>, crypto: &mut Batch, port: usize, now: u64
             .packets_mut()
             .map(|(memory, packet)| (packet.place.into(), body(memory, packet, tables).unwrap_or_default())),
     );
+    passage.join(outside);
     done(Stage::Decrypt);
 }
 
@@ -119,12 +126,16 @@ fn seal(passage: &mut Passage<'_, '_>, crypto: &mut Batch, identification: &mut 
     passage.stage(|memory, packet, _| enclose(memory, packet, sealed.contains(places.next().unwrap_or(usize::MAX))));
 }
 
-/// Finds the SATP packet in a frame.
+/// Finds the SATP packet in a frame, or the IP packet that came from outside as it is.
 #[inline]
 fn parse(frame: &[u8], packet: &mut Packet, tables: &Tables) -> Result<(), End> {
     let nobody = |verdict| End { verdict, client: None };
-    let datagram = classify(frame).map_err(|_| nobody(Verdict::Stray))?;
-    let service = tables.services.position(&datagram.service_key()).ok_or(nobody(Verdict::Stray))?;
+    let network = network(frame).map_err(|_| nobody(Verdict::Stray))?;
+    let for_service = |datagram: Datagram| Some((datagram, tables.services.position(&datagram.service_key())?));
+    let Some((datagram, service)) = datagram(frame, &network).ok().and_then(for_service) else {
+        *packet = Packet::from_outside(&network).ok_or(nobody(Verdict::Stray))?;
+        return Ok(());
+    };
     let header = Header::read(frame, datagram.payload).filter(|_| datagram.length >= HEADER);
     let header = header.ok_or(nobody(Verdict::Short))?;
     if let Some(service) = tables.services.all().get(service as usize) {
@@ -230,20 +241,47 @@ fn endpoint(memory: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
     })
 }
 
-/// Brings near what decides where an opened packet goes.
+/// Brings near what decides where an opened packet goes, or one from outside.
 #[inline]
 fn prefetch_route(memory: &[u8], packet: &Packet, tables: &Tables) {
-    let Some(client) = client_of(tables, packet.client) else { return };
+    let network = match client_of(tables, packet.client) {
+        Some(client) => tables.networks.get(client.network as usize),
+        None => Some(tables.inside.clients()),
+    };
     let body = memory.get(packet.start() + HEADER..);
-    if let Some((payload_type, payload)) = body.and_then(<[u8]>::split_first_chunk) {
-        tunnel::prefetch(tables, client, u16::from_be_bytes(*payload_type), payload);
+    if let (Some(network), Some((payload_type, payload))) = (network, body.and_then(<[u8]>::split_first_chunk)) {
+        tunnel::prefetch(network, u16::from_be_bytes(*payload_type), payload);
     }
+}
+
+/// Decides where a packet from outside goes.
+#[inline]
+fn route_inward(memory: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -> Result<Onward, End> {
+    let body = memory.get_mut(packet.start() + HEADER..packet.end()).and_then(<[u8]>::split_first_chunk_mut);
+    let (payload_type, payload) = body.ok_or(End { verdict: Verdict::MalformedInner, client: None })?;
+    let partial = tables.partial.get(port).copied().unwrap_or(false);
+    let decided = open_tunnel::inward(tables, u16::from_be_bytes(*payload_type), payload, partial);
+    packet.route = decided.map_err(|verdict| End { verdict, client: None })?;
+    if let Some(client) = client_of(tables, packet.route.to) {
+        client.prefetch_to_seal();
+    }
+    Ok(Onward::Seal)
 }
 
 /// Decides where an opened packet goes, and notes where its client is, unless the packet is not what the client may send:
 /// such a one changes nothing.
 #[inline]
-fn route(memory: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -> Result<(), End> {
+fn route(
+    memory: &mut [u8],
+    packet: &mut Packet,
+    tables: &Tables,
+    ways: &Ways,
+    asks: &Asks,
+    port: usize,
+) -> Result<Onward, End> {
+    if packet.is_from_outside() {
+        return route_inward(memory, packet, tables, port);
+    }
     let end = |verdict| End { verdict, client: Some(packet.client) };
     let client = client_of(tables, packet.client).ok_or(end(Verdict::UnknownMux))?;
     let decided = body(memory, packet, tables)
@@ -257,9 +295,40 @@ fn route(memory: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -
         learn(memory, packet, client, port);
     }
     packet.route = decided.map_err(end)?;
+    if packet.route.to == OUTSIDE {
+        let sender = packet.client;
+        leave(memory, packet, ways, asks).map_err(|verdict| End { verdict, client: Some(sender) })?;
+        return Ok(Onward::Leave);
+    }
     if let Some(client) = client_of(tables, packet.route.to) {
         client.prefetch_to_seal();
     }
+    Ok(Onward::Seal)
+}
+
+/// Makes a frame of a packet that leaves an open network as it is.
+#[inline]
+fn leave(memory: &mut [u8], packet: &mut Packet, ways: &Ways, asks: &Asks) -> Result<(), Verdict> {
+    let inner = packet.start() + HEADER + PAYLOAD_TYPE;
+    let end = inner + packet.route.length as usize;
+    let octets = memory.get(inner..end).ok_or(Verdict::MalformedInner)?;
+    let way = open_tunnel::way(ways, octets).map_err(|wayless| match wayless {
+        Wayless::Neighbour(next) => {
+            asks.ask(next);
+            Verdict::NoNeighbour
+        }
+        _ => Verdict::NoWay,
+    })?;
+    if octets.len() > usize::from(way.mtu) {
+        return Err(Verdict::TooBig);
+    }
+    let head = open_tunnel::length(&way);
+    let total = head + octets.len();
+    memory.copy_within(inner..end, head);
+    let framed = memory.get_mut(..total).ok_or(Verdict::TooBig)?;
+    open_tunnel::write(framed, &way).ok_or(Verdict::TooBig)?;
+    packet.place_at(head, total).ok_or(Verdict::TooBig)?;
+    packet.slot = way.slot;
     Ok(())
 }
 

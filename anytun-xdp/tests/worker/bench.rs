@@ -10,10 +10,11 @@ use anytun_common::wire::{checksum, satp::HEADER};
 use anytun_xdp::config::{self, Config};
 use anytun_xdp::satp::lease::Keeper;
 use anytun_xdp::satp::{AesCtr, Header, Keys, Role, Secret, Suite};
+use anytun_xdp::table::ways::{Asks, Ways};
 use anytun_xdp::table::{ClientTotals, Host, Tables};
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::{Kernel, Memory};
-use anytun_xdp::worker::{Worker, WorkerCounters};
+use anytun_xdp::worker::{Sources, Worker, WorkerCounters};
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
@@ -154,6 +155,8 @@ pub(crate) struct Bench {
     pub(crate) worker: Worker<Memory>,
     pub(crate) counters: Arc<CachePadded<WorkerCounters>>,
     pub(crate) tables: Arc<ArcSwap<Tables>>,
+    pub(crate) ways: Arc<ArcSwap<Ways>>,
+    pub(crate) asks: Arc<Asks>,
     pub(crate) keeper: Keeper,
     pub(crate) alice: Peer,
     pub(crate) bob: Peer,
@@ -162,7 +165,7 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn host() -> Host {
-    Host { workers: 1, mtus: vec![1500, 1500] }
+    Host { workers: 1, mtus: vec![1500, 1500], partial: vec![false; 2] }
 }
 
 pub(crate) fn parse(text: &str) -> Config {
@@ -182,9 +185,12 @@ impl Bench {
         let tables = build(CONFIG, &mut keeper, None);
         let tables = Arc::new(ArcSwap::from_pointee(tables));
         let counters: Arc<CachePadded<WorkerCounters>> = Arc::default();
-        let worker = Worker::new(0, Memory::new(2, frames, 2048, kernel), tables.clone(), counters.clone());
+        let ways: Arc<ArcSwap<Ways>> = Arc::default();
+        let asks = Arc::new(Asks::new(|| ()));
+        let sources = Sources { tables: tables.clone(), ways: ways.clone(), asks: asks.clone() };
+        let worker = Worker::new(0, Memory::new(2, frames, 2048, kernel), sources, counters.clone());
         let (alice, bob, carol) = (Peer::new("alice", 1), Peer::new("bob", 2), Peer::new("carol", 3));
-        let mut bench = Self { worker, counters, tables, keeper, alice, bob, carol, _state: state };
+        let mut bench = Self { worker, counters, tables, ways, asks, keeper, alice, bob, carol, _state: state };
         bench.turn();
         bench
     }

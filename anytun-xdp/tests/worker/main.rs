@@ -2,6 +2,7 @@
 //! name, and that no frame is ever lost.
 
 mod bench;
+mod open;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

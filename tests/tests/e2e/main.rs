@@ -17,6 +17,7 @@ mod generator;
 mod idle;
 mod ledger;
 mod matrix;
+mod open;
 mod overload;
 mod passing;
 mod refusal;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         demo::cases(),
         generator::cases(),
         overload::cases(),
+        open::cases(),
     ];
     let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();
     let unprivileged = obstacle() == Some(Obstacle::NotRoot);

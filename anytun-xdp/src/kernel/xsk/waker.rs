@@ -1,4 +1,4 @@
-//! Ends the wait of a worker from another thread.
+//! Ends the wait of a thread from another one.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::kernel::HostError;
 
-/// Wakes one worker. Waking it while it works ends its next wait at once, so nothing is missed.
+/// Wakes one worker, or another thread that waits. Waking it while it works ends its next wait at once, so nothing is missed.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<EventFd>);
 
 impl Waker {
-    pub(super) fn new() -> Result<Self, HostError> {
+    pub(in crate::kernel) fn new() -> Result<Self, HostError> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let event =
             EventFd::from_value_and_flags(0, flags).map_err(|error| HostError::other("making an eventfd", error))?;
@@ -26,12 +26,12 @@ impl Waker {
     }
 
     /// Forgets the wakes so far.
-    pub(super) fn clear(&self) {
+    pub(in crate::kernel) fn clear(&self) {
         // Without a wake the read has nothing to take, which is as good.
         let _ = self.0.read();
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(in crate::kernel) fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }

@@ -1,0 +1,168 @@
+//! Open tunnel mode on plain memory.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::{checksum, mapped};
+use anytun_xdp::table::ways::{Action, Exit, Family, Fate, Hop, Neighbour, Next, Route, Routes, Rule, Ways};
+use anytun_xdp::table::{Link, Tags};
+use anytun_xdp::worker::memory::Kernel;
+
+use super::bench::{Bench, CONFIG, build, inner};
+
+/// A host outside, behind port 1, and the gateway to all others.
+const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+const GATEWAY: [u8; 4] = [203, 0, 113, 1];
+/// Of the gateway, and of the node's second interface.
+const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 0, 0xee]];
+/// The kernel's number of that interface.
+const ETH1: u32 = 3;
+
+/// A bench whose network `office` is open, and a default route through port 1.
+fn open() -> Bench {
+    let mut bench = Bench::introduced(Kernel::default(), 512);
+    let text = CONFIG.replace("name = \"office\"\n[[", "name = \"office\"\nopen = \"routed\"\n[[");
+    assert_ne!(text, CONFIG);
+    let before = bench.tables.load_full();
+    let tables = build(&text, &mut bench.keeper, Some(&before));
+    bench.tables.store(Arc::new(tables));
+    let rule =
+        Rule { priority: 0, family: Family::V4, from: None, to: None, more: false, action: Action::Table(254, None) };
+    let hop = Hop { ifindex: ETH1, gateway: Some(mapped(GATEWAY)), weight: 1 };
+    let route = Route {
+        table: 254,
+        prefix: "0.0.0.0/0".parse().expect("a prefix"),
+        metric: 0,
+        fate: Fate::Hops(vec![hop]),
+        mtu: 0,
+    };
+    let next = Next { ifindex: ETH1, address: mapped(GATEWAY) };
+    bench.ways.store(Arc::new(Ways {
+        routes: Arc::new(Routes::new(vec![rule], vec![route])),
+        exits: Arc::new([(ETH1, Exit { slot: 1, mac: MACS[1], tags: Tags::default(), mtu: 1500 })].into()),
+        neighbours: Arc::new([(next, Neighbour::new(MACS[0]))].into()),
+    }));
+    bench
+}
+
+/// A frame from outside.
+fn outside(packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 9, 1, 0x08, 0];
+    frame.extend_from_slice(packet);
+    frame
+}
+
+#[test]
+fn what_is_for_outside_leaves_as_it_was_with_one_hop_less() {
+    let mut bench = open();
+    let from = bench.alice.inner;
+    for length in [20, 84, 1400, 1472] {
+        let frame = bench.alice.send(from, HOST, length);
+        bench.arrive(0, &frame);
+        let sent = bench.sent(1);
+        assert_eq!(sent.len(), 1, "{length} octets");
+        assert_eq!(sent[0][..12], *Link::new(MACS[0], MACS[1]).as_bytes());
+        assert_eq!(sent[0][12..14], [0x08, 0]);
+        assert_eq!(sent[0][14..], inner(from, HOST, 63, length));
+    }
+    assert_eq!((bench.count(Verdict::Outward), bench.count(Verdict::Forwarded)), (4, 0));
+}
+
+#[test]
+fn what_comes_from_outside_for_a_client_is_sealed_for_it() {
+    let mut bench = open();
+    let to = bench.bob.inner;
+    for length in [20, 46, 1400] {
+        let mut frame = outside(&inner(HOST, to, 64, length));
+        // As Ethernet does with what is short.
+        frame.resize(frame.len().max(60), 0xee);
+        bench.arrive(0, &frame);
+        let sent = bench.sent(1);
+        assert_eq!(sent.len(), 1, "{length} octets");
+        assert_eq!(bench.bob.open(&sent[0]).1, inner(HOST, to, 63, length));
+    }
+    assert_eq!(bench.count(Verdict::Forwarded), 3);
+    assert_eq!(bench.totals(1).tx_packets, 3);
+}
+
+#[test]
+fn a_batch_may_have_all_kinds_in_any_order() {
+    let mut bench = open();
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    for turn in 0..20 {
+        let to_bob = bench.alice.send(alice, bob, 84);
+        let to_host = bench.alice.send(alice, HOST, 100 + turn);
+        bench.arrive(0, &to_bob);
+        bench.arrive(0, &outside(&inner(HOST, bob, 64, 200 + turn)));
+        bench.arrive(0, &to_host);
+    }
+    let sent = bench.sent(1);
+    assert_eq!(sent.len(), 60);
+    let lengths = |offset: usize| -> Vec<usize> { sent.iter().skip(offset).step_by(3).map(Vec::len).collect() };
+    assert_eq!(lengths(2), (0..20).map(|turn| 14 + 100 + turn).collect::<Vec<_>>());
+    let inside: Vec<usize> = sent.iter().skip(1).step_by(3).map(|frame| bench.bob.open(frame).1.len()).collect();
+    assert_eq!(inside, (0..20).map(|turn| 200 + turn).collect::<Vec<_>>());
+    assert_eq!((bench.count(Verdict::Outward), bench.count(Verdict::Forwarded)), (20, 40));
+}
+
+#[test]
+fn what_cannot_go_ends_under_its_name() {
+    let mut bench = open();
+    let (alice, bob, carol) = (bench.alice.inner, bench.bob.inner, bench.carol.inner);
+    let frame = |bench: &mut Bench, to, length| {
+        let frame = bench.alice.send(alice, to, length);
+        bench.arrive(0, &frame);
+    };
+    // As if it came from a client; for a client of a network that is not open; for nobody.
+    bench.arrive(0, &outside(&inner(alice, bob, 64, 84)));
+    bench.arrive(0, &outside(&inner(HOST, carol, 64, 84)));
+    bench.arrive(0, &outside(&inner(HOST, HOST, 64, 84)));
+    bench.arrive(0, &outside(&inner(HOST, bob, 1, 84)));
+    bench.arrive(0, &outside(&inner(HOST, bob, 64, 1480)));
+    frame(&mut bench, Ipv4Addr::new(224, 0, 0, 1), 84);
+    assert_eq!(bench.sent(1).len(), 0);
+    for (verdict, count) in [
+        (Verdict::ForeignSource, 1),
+        (Verdict::Stray, 2),
+        (Verdict::HopLimit, 1),
+        (Verdict::TooBig, 1),
+        (Verdict::LinkScope, 1),
+    ] {
+        assert_eq!(bench.count(verdict), count, "{verdict:?}");
+    }
+    let known = bench.ways.load_full();
+    bench.ways.store(Arc::new(Ways { neighbours: Arc::default(), ..(*known).clone() }));
+    frame(&mut bench, HOST, 84);
+    assert_eq!(bench.sent(1).len(), 0);
+    assert_eq!(bench.count(Verdict::NoNeighbour), 1);
+    let asked: Vec<Next> = bench.asks.take().collect();
+    assert_eq!(asked, [Next { ifindex: ETH1, address: mapped(GATEWAY) }], "the gateway is asked for");
+    bench.ways.store(Arc::default());
+    frame(&mut bench, HOST, 84);
+    assert_eq!(bench.sent(1).len(), 0);
+    assert_eq!(bench.count(Verdict::NoWay), 1);
+}
+
+#[test]
+fn a_checksum_that_was_left_to_hardware_is_completed() {
+    let mut bench = open();
+    let mut tables = (*bench.tables.load_full()).clone();
+    tables.partial = vec![true; 2];
+    bench.tables.store(Arc::new(tables));
+    let bob = bench.bob.inner;
+    let mut packet = inner(HOST, bob, 64, 20 + 8 + 33);
+    packet[9] = 17;
+    packet[10..12].fill(0);
+    let sum = checksum::of(&packet[..20]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet[24..26].copy_from_slice(&41u16.to_be_bytes());
+    // That of the pseudo-header: addresses, protocol, length.
+    let pseudo = checksum::fold(checksum::add(17 + 41, &packet[12..20]));
+    packet[26..28].copy_from_slice(&pseudo.to_be_bytes());
+    bench.arrive(0, &outside(&packet));
+    let sent = bench.sent(1);
+    let (_, got) = bench.bob.open(&sent[0]);
+    assert_eq!(checksum::fold(checksum::add(checksum::add(17 + 41, &got[12..20]), &got[20..])), 0xffff);
+    assert_ne!(got[26..28], packet[26..28]);
+}

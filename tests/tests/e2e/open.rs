@@ -1,0 +1,154 @@
+//! Open tunnel mode: clients and hosts that do not speak anytun.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use anytun_tests::crypto::Crypto;
+use anytun_tests::daemon::{Daemon, Kind, TUN};
+use anytun_tests::lab::{Lab, Layout, Who, client};
+use anytun_tests::namespace::Namespace;
+use anytun_tests::node::{self, Node};
+use anytun_tests::status::Status;
+use anytun_tests::traffic::ping;
+use anytun_tests::wait::{PATIENCE, until};
+
+use crate::{Case, case};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case("open/routed-download-of-100-MB-ipv4", || download(0, true)),
+        case("open/routed-download-of-100-MB-ipv6", || download(1, true)),
+        case("open/routed-without-checksums", || download(0, false)),
+        case("open/nobody-outside-passes-for-a-client", spoofing),
+    ]
+}
+
+/// Octets of a download, and of one that need not be long.
+const LONG: usize = 100_000_000;
+const SHORT: usize = 2_000_000;
+/// Where the servers listen.
+const HTTP: u16 = 8080;
+/// Addresses of the host outside, which is in bob's place.
+const OUTSIDE: [&str; 2] = ["203.0.113.1", "2001:db8:2::1"];
+
+/// Alice, with a real daemon, behind a node whose network is open; bob's place has a host that knows nothing of anytun.
+struct Open {
+    node: Node,
+    _daemon: Daemon,
+    lab: Lab,
+}
+
+impl Open {
+    fn start(kind: Kind, offload: bool) -> Result<Self> {
+        let lab = Lab::new(Layout { offload, ..Layout::default() })?;
+        let mut config = lab.config();
+        config.network = "open = \"routed\"\n".to_owned();
+        let crypto = Crypto::passphrase(Who::Alice.passphrase());
+        // Bob is a client too, but has no daemon: what is in his place is the host outside.
+        config.clients = Who::BOTH.map(|who| client(who, "anycast", crypto.clone())).into();
+        let node = Node::start(&node::program()?, &lab.node, lab.directory(), &config)?;
+        let service = config.services[0].address;
+        let daemon = lab.daemon(Who::Alice, &lab.settings(Who::Alice, kind, service, &crypto))?;
+        let alice = lab.client(Who::Alice);
+        for (outside, inner) in OUTSIDE.iter().zip(Who::Alice.inner()) {
+            let length = if inner.is_ipv4() { 32 } else { 128 };
+            alice.ip(&format!("route add {outside}/{length} dev {TUN} src {inner}"))?;
+        }
+        Ok(Self { node, _daemon: daemon, lab })
+    }
+
+    /// Packets that workers refused for their source.
+    fn refused(&self) -> Result<u64> {
+        Ok(self.node.status()?.verdict("foreign-source"))
+    }
+
+    /// Waits until the way out and back is known: the kernel has to find the neighbours first.
+    fn introduce(&self, to: IpAddr) -> Result<()> {
+        let alice = self.lab.client(Who::Alice);
+        until("the host outside answers", PATIENCE, || Ok(ping(alice, to, 1, 56).ok()))
+    }
+}
+
+/// A client downloads from a host that sees the client's own address.
+fn download(family: usize, offload: bool) -> Result<()> {
+    let open = Open::start(if offload { Kind::Anytun } else { Kind::Uanytun }, offload)?;
+    let outside: IpAddr = OUTSIDE[family].parse()?;
+    open.introduce(outside)?;
+    let octets = if offload { LONG } else { SHORT };
+    let before = open.node.status()?;
+    let server = Server::start(open.lab.client(Who::Bob), (outside, HTTP).into(), octets)?;
+    let got = fetch(open.lab.client(Who::Alice), (outside, HTTP).into())?;
+    ensure!(got.len() == octets, "{} of {octets} octets arrived", got.len());
+    ensure!(got == body(octets), "the octets that arrived are not those that were sent");
+    let seen = server.finish()?;
+    ensure!(seen == Who::Alice.inner()[family], "the server saw {seen}, not the client's own address");
+    let after = open.node.status()?;
+    let ended = |status: &Status| ["no-neighbour", "no-way", "too-big"].map(|end| status.verdict(end));
+    ensure!(ended(&before) == ended(&after), "packets found no way although all was known: {:?}", after.workers);
+    Ok(())
+}
+
+/// A packet from outside that claims to come from a client is refused; the same host is heard under its own address.
+fn spoofing() -> Result<()> {
+    let open = Open::start(Kind::Anytun, true)?;
+    let [alice, _] = Who::Alice.inner();
+    let [bob, _] = Who::Bob.inner();
+    let outside = open.lab.client(Who::Bob);
+    open.introduce(OUTSIDE[0].parse()?)?;
+    ping(outside, alice, 1, 56)?;
+    let before = open.refused()?;
+    outside.ip(&format!("addr add {bob}/32 dev lo"))?;
+    let answered = outside.run(&format!("ping -n -c 3 -i 0.2 -W 1 -I {bob} {alice}"));
+    ensure!(answered.is_err(), "a host outside passed for the client bob: {answered:?}");
+    let refused = open.refused()? - before;
+    ensure!(refused == 3, "{refused} of 3 packets were refused for their source");
+    Ok(())
+}
+
+/// An HTTP server (RFC 1945) that answers once, with many octets.
+struct Server(thread::JoinHandle<Result<IpAddr>>);
+
+impl Server {
+    fn start(namespace: &Namespace, at: SocketAddr, octets: usize) -> Result<Self> {
+        let listener = namespace.enter(|| TcpListener::bind(at))?.with_context(|| format!("cannot listen at {at}"))?;
+        Ok(Self(thread::spawn(move || {
+            let (mut stream, from) = listener.accept()?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            let mut request = [0; 256];
+            let length = stream.read(&mut request)?;
+            ensure!(request[..length].starts_with(b"GET / HTTP/1.0\r\n"), "no request: {:?}", &request[..length]);
+            write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {octets}\r\n\r\n")?;
+            stream.write_all(&body(octets))?;
+            Ok(from.ip())
+        })))
+    }
+
+    /// Who asked.
+    fn finish(self) -> Result<IpAddr> {
+        match self.0.join() {
+            Ok(seen) => seen,
+            Err(_) => bail!("the server panicked"),
+        }
+    }
+}
+
+/// Octets that repeat too late to hide a packet that came twice or in another's place.
+fn body(octets: usize) -> Vec<u8> {
+    (0..octets as u32).map(|place| (place.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect()
+}
+
+fn fetch(namespace: &Namespace, at: SocketAddr) -> Result<Vec<u8>> {
+    let mut stream = namespace
+        .enter(|| TcpStream::connect_timeout(&at, Duration::from_secs(10)))?
+        .with_context(|| format!("cannot connect to {at}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).with_context(|| format!("{} octets came from {at}", answer.len()))?;
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n").context("no HTTP answer")?;
+    Ok(answer.split_off(head + 4))
+}
