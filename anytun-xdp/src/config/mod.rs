@@ -17,6 +17,7 @@ mod node;
 mod open;
 mod overlap;
 mod pieces;
+mod ports;
 mod prefix;
 mod read;
 mod secret;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use error::{Error, Problem, lines};
 pub use explain::explain;
+pub use ports::PortRange;
 pub use prefix::{Prefix, PrefixError};
 pub use read::{control_path, parse, read};
 

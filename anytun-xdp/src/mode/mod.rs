@@ -3,6 +3,7 @@
 pub mod ecn;
 pub mod encapsulate;
 pub mod inner;
+pub mod nat;
 pub mod open_tunnel;
 pub mod partial;
 pub mod tunnel;

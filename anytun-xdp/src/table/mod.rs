@@ -12,6 +12,7 @@ mod endpoint;
 mod inside;
 mod latch;
 mod lpm;
+pub mod nat;
 mod service;
 pub mod ways;
 
