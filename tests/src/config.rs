@@ -17,6 +17,10 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// What workers do while there are no packets: `sleep` or `spin`.
     pub idle: &'static str,
+    /// ICMP errors that a client is sent in a second.
+    pub icmp_rate: u32,
+    /// Whether TCP is made to announce segments that fit.
+    pub mss_clamp: bool,
     /// The interfaces by name.
     pub interfaces: Vec<String>,
     /// XDP mode of every interface.
@@ -70,6 +74,8 @@ impl Config {
             sender_ids: "1-64".to_owned(),
             metrics: Some(([127, 0, 0, 1], 9464).into()),
             idle: "sleep",
+            icmp_rate: 100,
+            mss_clamp: true,
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
             xdp: "native",
             services: Vec::new(),
@@ -88,6 +94,9 @@ impl Config {
             self.sender_ids,
             directory.join("control.sock").display()
         );
+        if self.icmp_rate != 100 {
+            toml += &format!("icmp_rate = {}\n", self.icmp_rate);
+        }
         if let Some(metrics) = self.metrics {
             toml += &format!("metrics = \"{metrics}\"\n");
         }
@@ -102,6 +111,9 @@ impl Config {
             }
         }
         toml += "\n[[network]]\nname = \"office\"\nkind = \"ip\"\n";
+        if !self.mss_clamp {
+            toml += "mss_clamp = false\n";
+        }
         toml += &self.network;
         for client in &self.clients {
             client.write(&mut toml);

@@ -12,6 +12,8 @@ pub struct Status {
     pub state: String,
     /// Whether packets are carried.
     pub ready: bool,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
     /// Counts the configurations that came into force, from 1.
     pub config_generation: u64,
     /// How the last reload went.
@@ -111,6 +113,8 @@ pub struct Worker {
     pub io: Io,
     /// Packets by verdict.
     pub verdicts: BTreeMap<String, u64>,
+    /// ICMP errors sent, by kind.
+    pub icmp_errors: BTreeMap<String, u64>,
 }
 
 /// How a worker is scheduled: `fifo` or `other`.
@@ -196,6 +200,11 @@ impl Status {
     /// Packets of all workers with a verdict.
     pub fn verdict(&self, name: &str) -> u64 {
         self.workers.iter().filter_map(|worker| worker.verdicts.get(name)).sum()
+    }
+
+    /// ICMP errors of one kind that all workers sent.
+    pub fn icmp_errors(&self, kind: &str) -> u64 {
+        self.workers.iter().filter_map(|worker| worker.icmp_errors.get(kind)).sum()
     }
 
     /// Frames of the XDP program with a verdict.

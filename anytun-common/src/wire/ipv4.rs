@@ -25,3 +25,7 @@ pub const DESTINATION: usize = 16;
 pub const DONT_FRAGMENT: u16 = 0x4000;
 /// Flag "more fragments" and the fragment offset: not zero in every fragment.
 pub const FRAGMENT_MASK: u16 = 0x3fff;
+/// Flag: more fragments follow.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// The fragment offset, in units of 8 octets.
+pub const OFFSET_MASK: u16 = 0x1fff;

@@ -12,8 +12,18 @@ pub const HOP_LIMIT: usize = 7;
 pub const SOURCE: usize = 8;
 /// Offset of the destination address.
 pub const DESTINATION: usize = 24;
+/// Next header: hop-by-hop options (§4.3).
+pub const HOP_BY_HOP: u8 = 0;
+/// Next header: routing (§4.4).
+pub const ROUTING: u8 = 43;
 /// Next header: fragment (§4.5).
 pub const FRAGMENT: u8 = 44;
+/// Next header: authentication (RFC 4302).
+pub const AUTHENTICATION: u8 = 51;
+/// Next header: destination options (§4.6).
+pub const DESTINATION_OPTIONS: u8 = 60;
+/// Octets that every link carries (§5).
+pub const LEAST_MTU: usize = 1280;
 
 /// The traffic class (DSCP and ECN) of the first two octets of a header.
 #[inline(always)]

@@ -34,6 +34,10 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
     if (node.scheduling, node.idle) == (Scheduling::Other, Idle::Sleep) {
         writeln!(out, "  workers are scheduled as any other thread")?;
     }
+    match node.icmp_rate {
+        0 => writeln!(out, "  senders are not told of what is dropped: no ICMP errors")?,
+        rate => writeln!(out, "  ICMP errors: up to {rate} a second for each client")?,
+    }
     for interface in &config.interfaces {
         let Interface { name, xdp, queues } = interface;
         writeln!(out, "interface {name}: {}, {}", mode(*xdp), queue_words(*queues))?;
@@ -56,7 +60,8 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
             Open::No => "",
             Open::Routed => ", open: by the routes of this host to what is outside, and from there",
         };
-        writeln!(out, "network {}: IP, {clients}, {prefixes}{nested}{open}", network.name)?;
+        let clamp = if network.mss_clamp { "" } else { ", TCP segment sizes are left alone" };
+        writeln!(out, "network {}: IP, {clients}, {prefixes}{nested}{clamp}{open}", network.name)?;
     }
     write_clients(config, out)?;
     write_warnings(config, out)

@@ -90,6 +90,8 @@ pub struct Node {
     pub idle: Idle,
     /// How the kernel schedules workers.
     pub scheduling: Scheduling,
+    /// ICMP errors that one client is sent in a second, at most.
+    pub icmp_rate: u32,
 }
 
 /// What a worker does while there are no packets.
@@ -210,6 +212,8 @@ pub struct Network {
     pub name: String,
     /// Whether prefixes of one client may lie inside those of another; the longest prefix wins.
     pub more_specifics: bool,
+    /// Whether TCP is made to announce segments that fit the way.
+    pub mss_clamp: bool,
     /// Whether its clients reach what is outside of it, and how.
     pub open: Open,
 }

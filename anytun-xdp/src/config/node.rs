@@ -18,6 +18,10 @@ pub(super) const CONTROL: &str = "/run/anytun-xdp/control.sock";
 /// Seconds of the longest `drain_time`.
 const LONGEST_DRAIN: i64 = 600;
 
+/// ICMP errors a second, by default and at most.
+pub(super) const ICMP_RATE: u32 = 100;
+const HIGHEST_ICMP_RATE: i64 = 100_000;
+
 /// Octets of the longest path of a unix socket: `sun_path` without its closing zero (unix(7)).
 const SOCKET_PATH: usize = 107;
 
@@ -57,6 +61,10 @@ pub(super) fn node(report: &mut Report, table: &Table<'_>, directory: &Path) -> 
         false => Idle::Sleep,
     };
     let scheduling = scheduling(report, table, idle)?;
+    let icmp_rate = match table.has("icmp_rate") {
+        true => table.integer(report, "icmp_rate", 0..=HIGHEST_ICMP_RATE)?.value,
+        false => ICMP_RATE,
+    };
     Some(Node {
         name: name?,
         state_dir: state_dir?,
@@ -66,6 +74,7 @@ pub(super) fn node(report: &mut Report, table: &Table<'_>, directory: &Path) -> 
         drain_time: Duration::from_secs(drain_time),
         idle,
         scheduling,
+        icmp_rate,
     })
 }
 

@@ -20,11 +20,21 @@ static SCHEMAS: [Schema; 5] = [
     Schema {
         name: "node",
         repeated: false,
-        keys: &["name", "state_dir", "sender_ids", "control", "metrics", "drain_time", "idle", "scheduling"],
+        keys: &[
+            "name",
+            "state_dir",
+            "sender_ids",
+            "control",
+            "metrics",
+            "drain_time",
+            "idle",
+            "scheduling",
+            "icmp_rate",
+        ],
     },
     Schema { name: "interface", repeated: true, keys: &["name", "xdp", "queues"] },
     Schema { name: "service", repeated: true, keys: &["name", "address", "port", "udp_checksum"] },
-    Schema { name: "network", repeated: true, keys: &["name", "kind", "more_specifics", "open"] },
+    Schema { name: "network", repeated: true, keys: &["name", "kind", "more_specifics", "mss_clamp", "open"] },
     Schema {
         name: "client",
         repeated: true,

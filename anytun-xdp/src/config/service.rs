@@ -101,5 +101,9 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<
         false => Some(false),
     };
     let open = open(report, table);
-    Some(Network { name: name?, more_specifics: more_specifics?, open: open? })
+    let mss_clamp = match table.has("mss_clamp") {
+        true => table.boolean(report, "mss_clamp").map(|at| at.value),
+        false => Some(true),
+    };
+    Some(Network { name: name?, more_specifics: more_specifics?, mss_clamp: mss_clamp?, open: open? })
 }

@@ -211,6 +211,10 @@ fn workers(text: &mut Text<'_>, workers: &[Worker]) -> io::Result<()> {
     for (number, worker) in &workers {
         text.counts("worker_packets_total", &[("worker", number)], "verdict", &worker.verdicts)?;
     }
+    text.family("icmp_errors_total", Kind::Counter, "ICMP errors sent to clients about their packets, by kind.")?;
+    for (number, worker) in &workers {
+        text.counts("icmp_errors_total", &[("worker", number)], "kind", &worker.icmp_errors)?;
+    }
     Ok(())
 }
 

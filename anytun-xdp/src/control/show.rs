@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anytun_common::verdict::{Outcome, Verdict};
 
-use super::status::{Client, Interface, Queue, Status};
+use super::status::{Client, Counts, Interface, Queue, Status};
 use super::table::{Align, Table, si, thousands, time};
 
 use Align::{Left, Right};
@@ -81,6 +81,11 @@ fn head(status: &Status) -> String {
         let _ = write!(text, ", EXHAUSTED for {} keys", thousands(sequences.exhausted_keys));
     }
     text.push('\n');
+    let errors: Vec<_> = icmp_errors(status).into_iter().filter(|(_, count)| *count > 0).collect();
+    if !errors.is_empty() {
+        let errors: Vec<_> = errors.iter().map(|(kind, count)| format!("{kind} {}", thousands(*count))).collect();
+        let _ = writeln!(text, "ICMP errors sent: {}", errors.join(", "));
+    }
     let mirror = status.mirror;
     let _ = writeln!(
         text,
@@ -302,9 +307,16 @@ fn verdicts(status: &Status, since: Option<&Since<'_>>) -> String {
 }
 
 fn totals(status: &Status) -> BTreeMap<&str, u64> {
+    sum(status.workers.iter().map(|worker| &worker.verdicts).chain([&status.program.verdicts]))
+}
+
+fn icmp_errors(status: &Status) -> BTreeMap<&str, u64> {
+    sum(status.workers.iter().map(|worker| &worker.icmp_errors))
+}
+
+fn sum<'a>(counts: impl Iterator<Item = &'a Counts>) -> BTreeMap<&'a str, u64> {
     let mut totals = BTreeMap::new();
-    let workers = status.workers.iter().map(|worker| &worker.verdicts);
-    for (name, count) in workers.chain([&status.program.verdicts]).flatten() {
+    for (name, count) in counts.flatten() {
         let total: &mut u64 = totals.entry(name.as_ref()).or_default();
         *total = total.saturating_add(*count);
     }
@@ -323,6 +335,7 @@ node vie1: running, ready (anytun-xdp 0.1.0, pid 4711, up 1 h 2 min)
 configuration: /etc/anytun-xdp/node.toml, generation 2; last reload REFUSED: node.toml:7: unknown key `muks`, did you mean `mux`?
 memory: 45.1 MB resident, UMEM 33.6 MB; XDP program 12
 sequence numbers: 3 leases written
+ICMP errors sent: time-exceeded 7, too-big 2
 routes: 12 by 6 rules, 2 neighbours known
 service anycast: 192.0.2.53 port 4444, 2 clients
 

@@ -2,8 +2,13 @@
 
 pub mod ecn;
 pub mod encapsulate;
+pub mod fragment;
+pub mod icmp;
 pub mod inner;
+pub mod mss;
 pub mod nat;
 pub mod open_tunnel;
 pub mod partial;
+pub mod path;
 pub mod tunnel;
+pub mod upper;

@@ -27,7 +27,8 @@ impl Fixed {
 
     /// Why `config` cannot replace a configuration with these parts.
     fn refuse(&self, config: &Config) -> Option<String> {
-        let Node { name, state_dir, sender_ids, control, metrics, drain_time, idle, scheduling } = &self.node;
+        let Node { name, state_dir, sender_ids, control, metrics, drain_time, idle, scheduling, icmp_rate } =
+            &self.node;
         let new = &config.node;
         let parts = [
             ("[node] name", *name != new.name),
@@ -38,6 +39,7 @@ impl Fixed {
             ("[node] drain_time", *drain_time != new.drain_time),
             ("[node] idle", *idle != new.idle),
             ("[node] scheduling", *scheduling != new.scheduling),
+            ("[node] icmp_rate", *icmp_rate != new.icmp_rate),
             ("[[interface]]", self.interfaces != config.interfaces),
         ];
         let changed: Vec<&str> = parts.iter().filter(|(_, changed)| *changed).map(|(part, _)| *part).collect();

@@ -17,6 +17,7 @@ use crate::control::status::{
     Worker, XskStatistics,
 };
 use crate::kernel::{Link, LinkState, Mirrored};
+use crate::mode::icmp;
 use crate::table::{self, ClientTotals, Tables};
 
 impl Source for Running {
@@ -180,6 +181,8 @@ fn worker(node: &Running, (index, view): (usize, &WorkerView)) -> Worker {
     let count = |verdict: Verdict| (Cow::from(verdict.name()), view.counters.verdict(verdict));
     let by_worker = |verdict: &Verdict| matches!(verdict.outcome(), Outcome::Done | Outcome::Dropped);
     let verdicts: Counts = Verdict::ALL.iter().copied().filter(by_worker).map(count).collect();
+    let icmp_errors =
+        icmp::Kind::ALL.iter().map(|&kind| (Cow::from(kind.name()), view.counters.icmp_errors(kind))).collect();
     Worker {
         worker: index as u32,
         sender_id: view.sender_id,
@@ -202,6 +205,7 @@ fn worker(node: &Running, (index, view): (usize, &WorkerView)) -> Worker {
             tx_packets: view.counters.verdict(Verdict::Forwarded),
         },
         verdicts,
+        icmp_errors,
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anytun_common::map::ServiceKey;
 use hashbrown::HashMap;
 
-use super::{Client, ClientCounters, Inside, Lpm, OUTSIDE, Own, Service, Services, Tables, Track};
+use super::{Client, ClientCounters, Inside, Lpm, OUTSIDE, Own, Policy, Rate, Service, Services, Tables, Track};
 use crate::config::{self, Config, Open, Prefix};
 use crate::satp::lease::Sequences;
 use crate::satp::window::Windows;
@@ -36,6 +36,8 @@ impl Tables {
             networks: config.networks.iter().map(outside_of).collect(),
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             inside: Inside::new(config),
+            policies: config.networks.iter().map(Policy::of).collect(),
+            errors: Rate::new(config.node.icmp_rate),
             mtus: host.mtus.clone(),
             partial: host.partial.clone(),
         };

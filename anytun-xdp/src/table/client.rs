@@ -5,8 +5,10 @@ use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::allowance::Allowance;
 use super::counters::ClientCounters;
 use super::endpoint::EndpointCell;
+use super::path::PathMtu;
 use crate::config::Prefix;
 use crate::satp::lease::Sequences;
 use crate::satp::window::Windows;
@@ -134,8 +136,12 @@ impl Own {
 pub struct Track {
     /// When it was last heard, in milliseconds since the node started, plus 1; 0 when never.
     seen: AtomicU64,
+    /// The path MTU to where the client is.
+    pub path: PathMtu,
     /// Where the client is.
     pub endpoint: EndpointCell,
+    /// The ICMP errors it may be sent.
+    pub errors: Allowance,
 }
 
 impl Track {

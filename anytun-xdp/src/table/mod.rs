@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::satp::Pages;
 
+mod allowance;
 mod build;
 mod client;
 mod counters;
@@ -13,9 +14,12 @@ mod inside;
 mod latch;
 mod lpm;
 pub mod nat;
+mod path;
+mod policy;
 mod service;
 pub mod ways;
 
+pub use allowance::{Allowance, Rate};
 pub use build::Host;
 pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
@@ -23,6 +27,8 @@ pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
 pub use inside::Inside;
 pub(crate) use latch::Latch;
 pub use lpm::Lpm;
+pub use path::PathMtu;
+pub use policy::{Policy, Sources};
 pub use service::{Service, Services};
 
 /// Stands for the number of a client where there is none.
@@ -46,6 +52,10 @@ pub struct Tables {
     pub inside: Inside,
     /// Names of the networks.
     pub network_names: Vec<Arc<str>>,
+    /// What holds for each network.
+    pub policies: Vec<Policy>,
+    /// The ICMP errors that a client may be sent.
+    pub errors: Rate,
     /// Octets of the largest IP packet an interface sends, by slot.
     pub mtus: Vec<usize>,
     /// Whether packets may come in with checksums that cover the pseudo-header only, by slot.

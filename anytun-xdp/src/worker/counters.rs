@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anytun_common::verdict::Verdict;
 
 use super::io::{IoCounters, Ledger};
+use crate::mode::icmp::Kind;
 use crate::table::Latch;
 
 /// What a worker shows of itself. It alone writes; anyone may read.
 #[derive(Debug)]
 pub struct WorkerCounters {
     verdicts: [AtomicU64; Verdict::COUNT],
+    icmp_errors: [AtomicU64; Kind::COUNT],
     ledger: Latch<5>,
     io: [AtomicU64; 5],
     rx_packets: AtomicU64,
@@ -21,6 +23,7 @@ impl Default for WorkerCounters {
     fn default() -> Self {
         Self {
             verdicts: [const { AtomicU64::new(0) }; Verdict::COUNT],
+            icmp_errors: [const { AtomicU64::new(0) }; Kind::COUNT],
             ledger: Latch::default(),
             io: [const { AtomicU64::new(0) }; 5],
             rx_packets: AtomicU64::new(0),
@@ -34,6 +37,8 @@ impl Default for WorkerCounters {
 pub struct Tally {
     /// Packets by verdict.
     pub verdicts: [u64; Verdict::COUNT],
+    /// Packets that were turned into ICMP errors about them, by kind.
+    pub icmp_errors: [u64; Kind::COUNT],
     /// Packets received.
     pub rx_packets: u64,
     /// Turns of the loop.
@@ -42,7 +47,7 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { verdicts: [0; Verdict::COUNT], rx_packets: 0, turns: 0 }
+        Self { verdicts: [0; Verdict::COUNT], icmp_errors: [0; Kind::COUNT], rx_packets: 0, turns: 0 }
     }
 }
 
@@ -63,6 +68,7 @@ impl WorkerCounters {
             }
         };
         store(&self.verdicts, &tally.verdicts);
+        store(&self.icmp_errors, &tally.icmp_errors);
         self.ledger.store([ledger.free, ledger.fill, ledger.received, ledger.tx, ledger.total]);
         store(&self.io, &[io.tx_kicks, io.fill_kicks, io.polls, io.rx_batches, io.tx_batches]);
         self.rx_packets.store(tally.rx_packets, Ordering::Relaxed);
@@ -72,6 +78,11 @@ impl WorkerCounters {
     /// Packets that met a verdict.
     pub fn verdict(&self, verdict: Verdict) -> u64 {
         self.verdicts[verdict as usize].load(Ordering::Relaxed)
+    }
+
+    /// Packets that were turned into ICMP errors about them.
+    pub fn icmp_errors(&self, kind: Kind) -> u64 {
+        self.icmp_errors[kind as usize].load(Ordering::Relaxed)
     }
 
     /// Packets received.

@@ -60,6 +60,10 @@ pub trait PacketIo {
     /// many went.
     fn transmit(&mut self, port: usize, frames: &mut Vec<Self::Frame>) -> usize;
 
+    /// Appends up to `max` free frames to `frames`, for packets that were not received but are made here; returns how many.
+    /// They are the caller's as received ones are.
+    fn allocate(&mut self, frames: &mut Vec<Self::Frame>, max: usize) -> usize;
+
     /// Takes back a frame that is not to be sent.
     fn recycle(&mut self, frame: Self::Frame);
 

@@ -117,6 +117,13 @@ impl PacketIo for Memory {
         count
     }
 
+    fn allocate(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
+        let count = max.min(self.free.len());
+        frames.extend(self.free.drain(self.free.len() - count..));
+        self.received += count as u64;
+        count
+    }
+
     fn recycle(&mut self, frame: Frame) {
         self.received -= 1;
         self.free.push(frame);

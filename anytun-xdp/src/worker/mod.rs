@@ -3,12 +3,15 @@
 
 mod batch;
 mod counters;
+mod fragments;
 pub mod io;
 pub mod memory;
 mod outbox;
 mod passage;
 mod stage;
 mod stages;
+mod tell;
+mod way;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +23,7 @@ use crossbeam::utils::CachePadded;
 
 use self::batch::Packet;
 pub use self::counters::{Tally, WorkerCounters};
+use self::fragments::Oversized;
 use self::io::PacketIo;
 use self::outbox::Outbox;
 pub use self::stage::Stage;
@@ -69,6 +73,8 @@ struct Lane<I: PacketIo> {
     packets: Box<[Packet; BATCH]>,
     crypto: Batch,
     outboxes: Vec<Outbox<I::Frame>>,
+    /// Packets that are sent in fragments, when their batch is done.
+    oversized: Oversized<I::Frame>,
     /// Of the last packet that may be fragmented.
     identification: u16,
     /// Where missing neighbours are asked for.
@@ -98,6 +104,7 @@ impl<I: PacketIo> Worker<I> {
             packets: Box::new([Packet::default(); BATCH]),
             crypto: Batch::default(),
             outboxes,
+            oversized: Oversized::default(),
             identification: 0,
             asks: sources.asks,
         };
@@ -163,6 +170,7 @@ impl<I: PacketIo> Worker<I> {
             if received > 0 {
                 lane.relay(tables, ways, port, now, &mut done);
                 lane.transmit(tables);
+                lane.send_fragments(tables, now);
                 done(Stage::Transmit);
                 total += received;
             }

@@ -4,16 +4,8 @@ use super::BATCH;
 use super::batch::{End, Live, Packet};
 use super::counters::Tally;
 use super::io::PacketIo;
+use crate::mode::icmp::Kind;
 use crate::table::{Client, ClientCounters, Tables};
-
-/// How a packet goes on that was routed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Onward {
-    /// To a client: it has to be sealed.
-    Seal,
-    /// As it is: its frame is complete.
-    Leave,
-}
 
 /// Packets, where each stage finds them. A packet keeps its place; one that ends is passed over from then on.
 pub(super) struct Passage<'a, 'f> {
@@ -24,6 +16,8 @@ pub(super) struct Passage<'a, 'f> {
     live: Live,
     /// Those that leave as they are, and wait for the others.
     ready: Live,
+    /// Those that go on by themselves, after their batch.
+    aside: Live,
     packets: &'a mut [Packet; BATCH],
     /// Of each frame the octets that were received, and all its memory from their start.
     lengths: [usize; BATCH],
@@ -48,7 +42,7 @@ impl<'a, 'f> Passage<'a, 'f> {
             *length = io.packet(frame).len();
             *memory = io.buffer(frame);
         }
-        Self { tables, worker, tally, live, ready: Live::all(0), packets, lengths, memory }
+        Self { tables, worker, tally, live, ready: Live::all(0), aside: Live::all(0), packets, lengths, memory }
     }
 
     /// Takes every packet a step further, given the octets that were received. Those that end there are counted.
@@ -68,21 +62,30 @@ impl<'a, 'f> Passage<'a, 'f> {
         live.retain(|place| goes_on(step(memory[place], &mut packets[place], tables), tables, *worker, tally));
     }
 
-    /// Takes every packet a step further that may be its last: then it is ready to leave, and no later stage sees it. Those that
-    /// end there are counted.
+    /// Takes every packet a step further that may end otherwise than with a drop.
     #[inline]
-    pub(super) fn forward(&mut self, mut step: impl FnMut(&mut [u8], &mut Packet, &Tables) -> Result<Onward, End>) {
-        let Self { tables, worker, tally, live, ready, packets, memory, .. } = self;
-        let mut leave = Live::all(0);
+    pub(super) fn stage_to(&mut self, mut step: impl FnMut(&mut [u8], &mut Packet, &Tables) -> Fate) {
+        let Self { tables, worker, tally, live, ready, aside, packets, memory, .. } = self;
         live.retain(|place| match step(memory[place], &mut packets[place], tables) {
-            Ok(Onward::Seal) => true,
-            Ok(Onward::Leave) => {
-                leave.add(place);
+            Fate::On => true,
+            Fate::Leave => {
+                ready.add(place);
                 false
             }
-            Err(end) => goes_on(Err(end), tables, *worker, tally),
+            Fate::Told(end, kind) => {
+                tally.icmp_errors[kind as usize] += 1;
+                account(end, tables, *worker, tally);
+                true
+            }
+            Fate::Aside => {
+                aside.add(place);
+                false
+            }
+            Fate::Ended(end) => {
+                account(end, tables, *worker, tally);
+                false
+            }
         });
-        ready.join(leave);
     }
 
     /// Takes out the packets that came from outside as they are, which have nothing to be opened.
@@ -110,12 +113,27 @@ impl<'a, 'f> Passage<'a, 'f> {
         self.live.of(self.memory.iter_mut().map(|memory| &mut **memory).zip(self.packets.iter()))
     }
 
-    /// The places of the packets that leave, when all stages are done.
+    /// The places of the packets that leave, when all stages are done, and of those that were set aside.
     #[inline]
-    pub(super) fn end(mut self) -> Live {
+    pub(super) fn end(mut self) -> (Live, Live) {
         self.live.join(self.ready);
-        self.live
+        (self.live, self.aside)
     }
+}
+
+/// What becomes of a packet at a stage.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    /// It goes on.
+    On,
+    /// Its frame is complete: it is ready to leave, and no later stage sees it.
+    Leave,
+    /// It ends, and in its place an ICMP error about it goes on, to its sender.
+    Told(End, Kind),
+    /// It goes on by itself, after its batch.
+    Aside,
+    /// It ends.
+    Ended(End),
 }
 
 /// Whether a packet goes on; counts it if not.

@@ -1,17 +1,23 @@
 //! The stages of a batch, in the order in which packets walk them.
 
+use std::ops::Range;
+
 use anytun_common::classify::{Datagram, datagram, network};
 use anytun_common::verdict::Verdict;
-use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
+use anytun_common::wire::{ethernet, ipv6};
 
-use super::Lane;
-use super::batch::{End, Packet};
+use super::batch::{End, Live, Packet};
 use super::io::PacketIo;
-use super::outbox::Receipt;
-use super::passage::{Onward, Passage, account, client_of, counters};
+use super::outbox::{Outbox, Receipt};
+use super::passage::{Fate, Passage, account, client_of, counters};
 use super::stage::Stage;
+use super::tell::tell;
+use super::way::Way;
+use super::{BATCH, Lane};
 use crate::mode::encapsulate::{self, Marks};
+use crate::mode::fragment::Cut;
+use crate::mode::mss;
 use crate::mode::open_tunnel;
 use crate::mode::tunnel::{self, Route};
 use crate::satp::lease::Empty;
@@ -27,24 +33,24 @@ const HEADER_LINES: usize = 2;
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
     pub(super) fn relay(&mut self, tables: &Tables, ways: &Ways, port: usize, now: u64, mut done: impl FnMut(Stage)) {
-        let Self { index, io, tally, received, packets, crypto, outboxes, identification, asks } = self;
+        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, asks } = self;
         let asks = &*asks;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         open(&mut passage, crypto, port, now, &mut done);
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
-        passage.forward(|memory, packet, tables| route(memory, packet, tables, ways, asks, port));
+        passage.stage_to(|memory, packet, tables| {
+            route(memory, packet, tables, ways, asks, port, now).unwrap_or_else(|end| {
+                let mtu = largest_outward(memory, packet, ways);
+                tell(memory, packet, tables, end.verdict, mtu, now)
+                    .map_or(Fate::Ended(end), |kind| Fate::Told(end, kind))
+            })
+        });
         done(Stage::Route);
-        seal(&mut passage, crypto, identification, &mut done);
-        let leaves = passage.end();
-        for (place, (mut frame, packet)) in received.drain(..).zip(packets.iter()).enumerate() {
-            match outboxes.get_mut(usize::from(packet.slot)).filter(|_| leaves.contains(place)) {
-                Some(outbox) => {
-                    io.set_length(&mut frame, packet.end());
-                    outbox.push(frame, Receipt { client: packet.route.to, octets: packet.length() });
-                }
-                None => io.recycle(frame),
-            }
-        }
+        seal(&mut passage, crypto, identification, now, &mut done);
+        let (leave, aside) = passage.end();
+        pass_on(io, received, packets, leave, outboxes, |io, place, frame, packet| {
+            if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }
+        });
         done(Stage::Enclose);
     }
 
@@ -67,6 +73,27 @@ impl<I: PacketIo> Lane<I> {
         }
         tally.count(Verdict::Forwarded, forwarded);
         tally.count(Verdict::Outward, outward);
+    }
+}
+
+/// Puts the packets that `leave` into outboxes; the others are for `stays`.
+#[inline]
+pub(super) fn pass_on<I: PacketIo>(
+    io: &mut I,
+    frames: &mut Vec<I::Frame>,
+    packets: &[Packet; BATCH],
+    leave: Live,
+    outboxes: &mut [Outbox<I::Frame>],
+    mut stays: impl FnMut(&mut I, usize, I::Frame, &Packet),
+) {
+    for (place, (mut frame, packet)) in frames.drain(..).zip(packets.iter()).enumerate() {
+        match outboxes.get_mut(usize::from(packet.slot)).filter(|_| leave.contains(place)) {
+            Some(outbox) => {
+                io.set_length(&mut frame, packet.end());
+                outbox.push(frame, Receipt { client: packet.route.to, octets: packet.length() });
+            }
+            None => stays(io, place, frame, packet),
+        }
     }
 }
 
@@ -108,16 +135,32 @@ fn open(passage: &mut Passage<'_, '_>, crypto: &mut Batch, port: usize, now: u64
 
 /// Takes packets whose way is known to whole frames: lay out to enclose, which is done when the frames are passed on.
 #[inline]
-fn seal(passage: &mut Passage<'_, '_>, crypto: &mut Batch, identification: &mut u16, done: &mut impl FnMut(Stage)) {
+pub(super) fn seal(
+    passage: &mut Passage<'_, '_>,
+    crypto: &mut Batch,
+    identification: &mut u16,
+    now: u64,
+    done: &mut impl FnMut(Stage),
+) {
     let (tables, worker) = (passage.tables, passage.worker);
     for client in passage.packets().filter_map(|(_, packet)| client_of(tables, packet.route.to)) {
         client.prefetch_sealing(worker);
     }
-    passage.stage(|memory, packet, tables| {
-        if !packet.route.dont_fragment {
-            *identification = identification.wrapping_add(1);
+    let mut lay_out = |memory: &mut [u8], packet: &mut Packet, tables: &Tables| {
+        lay_out(memory, packet, tables, worker, now, identification)
+    };
+    passage.stage_to(|memory, packet, tables| {
+        let Err(end) = lay_out(memory, packet, tables) else { return Fate::On };
+        if end.verdict == Verdict::TooBig && may_be_cut(memory, packet, tables, now) {
+            return Fate::Aside;
         }
-        lay_out(memory, packet, tables, worker, *identification)
+        let mtu =
+            client_of(tables, packet.route.to).and_then(|to| Way::to(to, tables, now)).map_or(0, |way| way.inner());
+        let told = tell(memory, packet, tables, end.verdict, mtu, now);
+        match told.filter(|_| lay_out(memory, packet, tables).is_ok()) {
+            Some(kind) => Fate::Told(end, kind),
+            None => Fate::Ended(end),
+        }
     });
     done(Stage::LayOut);
     let sealed = crypto.seal(passage.packets_mut().map_while(|(memory, packet)| to_seal(memory, packet, tables)));
@@ -256,16 +299,17 @@ fn prefetch_route(memory: &[u8], packet: &Packet, tables: &Tables) {
 
 /// Decides where a packet from outside goes.
 #[inline]
-fn route_inward(memory: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize) -> Result<Onward, End> {
+fn route_inward(memory: &mut [u8], packet: &mut Packet, tables: &Tables, port: usize, now: u64) -> Result<Fate, End> {
     let body = memory.get_mut(packet.start() + HEADER..packet.end()).and_then(<[u8]>::split_first_chunk_mut);
     let (payload_type, payload) = body.ok_or(End { verdict: Verdict::MalformedInner, client: None })?;
     let partial = tables.partial.get(port).copied().unwrap_or(false);
     let decided = open_tunnel::inward(tables, u16::from_be_bytes(*payload_type), payload, partial);
     packet.route = decided.map_err(|verdict| End { verdict, client: None })?;
+    clamp(memory, packet, tables, now);
     if let Some(client) = client_of(tables, packet.route.to) {
         client.prefetch_to_seal();
     }
-    Ok(Onward::Seal)
+    Ok(Fate::On)
 }
 
 /// Decides where an opened packet goes, and notes where its client is, unless the packet is not what the client may send:
@@ -278,9 +322,10 @@ fn route(
     ways: &Ways,
     asks: &Asks,
     port: usize,
-) -> Result<Onward, End> {
+    now: u64,
+) -> Result<Fate, End> {
     if packet.is_from_outside() {
-        return route_inward(memory, packet, tables, port);
+        return route_inward(memory, packet, tables, port, now);
     }
     let end = |verdict| End { verdict, client: Some(packet.client) };
     let client = client_of(tables, packet.client).ok_or(end(Verdict::UnknownMux))?;
@@ -295,15 +340,16 @@ fn route(
         learn(memory, packet, client, port);
     }
     packet.route = decided.map_err(end)?;
+    clamp(memory, packet, tables, now);
     if packet.route.to == OUTSIDE {
         let sender = packet.client;
         leave(memory, packet, ways, asks).map_err(|verdict| End { verdict, client: Some(sender) })?;
-        return Ok(Onward::Leave);
+        return Ok(Fate::Leave);
     }
     if let Some(client) = client_of(tables, packet.route.to) {
         client.prefetch_to_seal();
     }
-    Ok(Onward::Seal)
+    Ok(Fate::On)
 }
 
 /// Makes a frame of a packet that leaves an open network as it is.
@@ -332,6 +378,37 @@ fn leave(memory: &mut [u8], packet: &mut Packet, ways: &Ways, asks: &Asks) -> Re
     Ok(())
 }
 
+/// Makes TCP announce segments that fit the ways to the clients at both ends.
+#[inline]
+fn clamp(memory: &mut [u8], packet: &Packet, tables: &Tables, now: u64) {
+    let ends = || [packet.client, packet.route.to].into_iter().filter_map(|end| client_of(tables, end));
+    let policy = ends().next().and_then(|client| tables.policies.get(client.network as usize));
+    if policy.is_some_and(|policy| policy.mss_clamp) {
+        let narrower = || ends().filter_map(|end| Way::to(end, tables, now)).map(|way| way.inner()).min();
+        mss::clamp(memory.get_mut(inner(packet)).unwrap_or_default(), narrower);
+    }
+}
+
+/// Where in its frame the inner packet of a routed packet lies that is not laid out yet.
+#[inline]
+pub(super) fn inner(packet: &Packet) -> Range<usize> {
+    let start = packet.start() + HEADER + PAYLOAD_TYPE;
+    start..start + packet.route.length as usize
+}
+
+/// Octets of the largest packet on the way of one that leaves an open network as it is; 0 when there is none.
+fn largest_outward(memory: &[u8], packet: &Packet, ways: &Ways) -> usize {
+    let inner = memory.get(inner(packet)).filter(|_| packet.route.to == OUTSIDE);
+    inner.and_then(|inner| open_tunnel::way(ways, inner).ok()).map_or(0, |way| way.mtu.into())
+}
+
+/// Whether a packet that is larger than its way takes can be sent in fragments.
+#[inline(never)]
+fn may_be_cut(memory: &[u8], packet: &Packet, tables: &Tables, now: u64) -> bool {
+    let Some(way) = client_of(tables, packet.route.to).and_then(|to| Way::to(to, tables, now)) else { return false };
+    memory.get(inner(packet)).is_some_and(|inner| Cut::new(inner, way.inner()).is_some())
+}
+
 /// Decides where in its frame a routed packet is sealed, and with which number, and writes the headers in front of it. The
 /// packet stays at its place unless these change in length.
 #[inline]
@@ -340,21 +417,32 @@ fn lay_out(
     packet: &mut Packet,
     tables: &Tables,
     worker: usize,
-    identification: u16,
+    now: u64,
+    identification: &mut u16,
 ) -> Result<(), End> {
-    let Route { to, length, tos, dont_fragment } = packet.route;
+    let Route { to, length, tos, mut dont_fragment } = packet.route;
     let end = |verdict| End { verdict, client: Some(to) };
     let client = client_of(tables, to).ok_or(end(Verdict::NoRoute))?;
     let service = tables.services.all().get(client.service as usize).ok_or(end(Verdict::NoRoute))?;
     let endpoint = client.track.endpoint.load().ok_or(end(Verdict::NoEndpoint))?;
-    let mtu = *tables.mtus.get(usize::from(endpoint.slot)).ok_or(end(Verdict::NoEndpoint))?;
+    let way = Way::new(client, &endpoint, tables, now).ok_or(end(Verdict::NoEndpoint))?;
     let head = encapsulate::length(&endpoint);
     let plain = PAYLOAD_TYPE + length as usize;
     let total = head + HEADER + plain + client.keys.tag();
-    if encapsulate::network_length(&endpoint, total) > mtu || total > memory.len() {
+    let from = packet.start();
+    if length as usize > way.inner() {
+        // An IPv6 packet of a size that every link has to take is cut outside, by the router that told of the path
+        // (RFC 2473 §7.2 b).
+        let payload_type = memory.get(from + HEADER..).and_then(<[u8]>::first_chunk).copied();
+        let small = payload_type == Some(ethernet::IPV6.to_be_bytes()) && length as usize <= ipv6::LEAST_MTU;
+        if !small || !endpoint.is_v4() || !way.leaves(length as usize) {
+            return Err(end(Verdict::TooBig));
+        }
+        dont_fragment = false;
+    }
+    if total > memory.len() {
         return Err(end(Verdict::TooBig));
     }
-    let from = packet.start();
     if from != head {
         memory.copy_within(from + HEADER..from + HEADER + plain, head + HEADER);
     }
@@ -365,7 +453,10 @@ fn lay_out(
             Empty::Exhausted => Verdict::SequenceExhausted,
         })
     })?;
-    let marks = Marks { tos, dont_fragment, identification };
+    if !dont_fragment {
+        *identification = identification.wrapping_add(1);
+    }
+    let marks = Marks { tos, dont_fragment, identification: *identification };
     let framed = memory.get_mut(..total).ok_or(end(Verdict::TooBig))?;
     packet.unsummed = encapsulate::write(framed, &endpoint, service, marks).ok_or(end(Verdict::TooBig))?;
     packet.place_at(head, total).ok_or(end(Verdict::TooBig))?;

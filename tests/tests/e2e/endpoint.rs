@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, ensure};
+use anytun_tests::config::Config;
 use anytun_tests::crypto::Crypto;
 use anytun_tests::forge::{Forger, IPV4, Outlet, datagram};
 use anytun_tests::lab::{ANYCAST, Lab, Layout, PORT, Running, Who, client};
@@ -39,7 +40,8 @@ impl Forged {
     /// Starts the node. Nobody has spoken yet.
     pub(crate) fn start() -> Result<Self> {
         let lab = Lab::new(Layout::default())?;
-        let mut config = lab.config();
+        // So that nothing is sent but what the test lets through.
+        let mut config = Config { icmp_rate: 0, ..lab.config() };
         let forger = |who: Who| Forger::new(&Crypto::passphrase(who.passphrase()), who.mux(), (ANYCAST, PORT).into());
         config.clients = Who::BOTH.map(|who| client(who, "anycast", Crypto::passphrase(who.passphrase()))).into();
         let node = Node::start(&node::program()?, &lab.node, lab.directory(), &config)?;

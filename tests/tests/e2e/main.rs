@@ -24,6 +24,7 @@ mod refusal;
 mod reload;
 mod scale;
 mod secrets;
+mod sizes;
 mod soak;
 
 /// A test: its name and what it does.
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         generator::cases(),
         overload::cases(),
         open::cases(),
+        sizes::cases(),
     ];
     let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();
     let unprivileged = obstacle() == Some(Obstacle::NotRoot);

@@ -19,6 +19,7 @@ metrics = "127.0.0.1:9464"             # /metrics /healthz /readyz; absent = off
 drain_time = 5
 idle = "spin"
 scheduling = "other"
+icmp_rate = 100
 
 [[interface]]
 name = "eth0"
@@ -33,6 +34,7 @@ port = 4444
 [[network]]
 name = "office"
 kind = "ip"                            # ip | ethernet
+mss_clamp = true
 
 [[client]]
 name = "alice"
@@ -64,6 +66,7 @@ fn the_full_example_is_read() {
             drain_time: Duration::from_secs(5),
             idle: Idle::Spin,
             scheduling: Scheduling::Other,
+            icmp_rate: 100,
         }
     );
     assert_eq!(config.interfaces, [Interface { name: "eth0".to_owned(), xdp: XdpMode::Auto, queues: Queues::All }]);
@@ -77,7 +80,7 @@ fn the_full_example_is_read() {
     assert_eq!(client.role, Role::Left);
     assert_eq!(client.endpoint, Some("198.51.100.7:4444".parse::<SocketAddr>().unwrap()));
     let warnings: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.message.as_str())).collect();
-    let [(32, short), (39, endpoint)] = warnings[..] else { panic!("{warnings:?}") };
+    let [(34, short), (41, endpoint)] = warnings[..] else { panic!("{warnings:?}") };
     assert!(short.starts_with("client \"alice\": `passphrase` has less than 16 characters"), "{short}");
     assert!(endpoint.starts_with("client \"alice\": `endpoint` has no effect in this version"), "{endpoint}");
 }
@@ -212,6 +215,16 @@ fn prefixes_may_nest_where_the_network_says_so() {
 }
 
 #[test]
+fn errors_and_segment_sizes_can_be_turned_off() {
+    let config = parsed(&base_with("sender_ids", "icmp_rate = 0\nsender_ids")).unwrap();
+    assert_eq!(config.node.icmp_rate, 0);
+    assert!(explain(&config).contains("\n  senders are not told of what is dropped: no ICMP errors\n"));
+    let config = parsed(&base_with("name = \"office\"", "name = \"office\"\nmss_clamp = false")).unwrap();
+    assert!(!config.networks[0].mss_clamp);
+    assert!(explain(&config).contains("2 prefixes, TCP segment sizes are left alone\n"));
+}
+
+#[test]
 fn default_routes_cover_nobody() {
     let text = BASE.replace("\"10.9.0.12/32\"", "\"0.0.0.0/0\", \"::/0\"").replace("\"10.9.0.11/32\"", "\"fd00::/8\"");
     assert_eq!(parsed(&text).unwrap().clients[1].prefixes.len(), 2);
@@ -237,6 +250,7 @@ fn check_prints_what_it_means() {
   metrics and health on http://127.0.0.1:9464/metrics, /healthz, /readyz
   carries traffic for 5 s after it was told to stop
   workers never sleep: each takes a whole processor
+  ICMP errors: up to 100 a second for each client
 interface eth0: native XDP, zero-copy where the driver is known to be good at it, else copy, all queues
 service anycast: 192.0.2.53:4444, 1 client
 network office: IP, 1 client, 2 prefixes
@@ -250,9 +264,9 @@ client alice: MUX 1 of service anycast, network office
     assert_eq!(start, expected);
     let warnings: Vec<&str> = warnings.lines().collect();
     assert_eq!(warnings.len(), 3, "{warnings:?}");
-    assert!(warnings[0].starts_with("node.toml:32: warning: client \"alice\": `passphrase` has less than 16"));
-    assert!(warnings[1].starts_with("node.toml:37: warning: client \"alice\": `auth` null: anyone can forge"));
-    assert!(warnings[2].starts_with("node.toml:40: warning: client \"alice\": `endpoint` has no effect"));
+    assert!(warnings[0].starts_with("node.toml:34: warning: client \"alice\": `passphrase` has less than 16"));
+    assert!(warnings[1].starts_with("node.toml:39: warning: client \"alice\": `auth` null: anyone can forge"));
+    assert!(warnings[2].starts_with("node.toml:42: warning: client \"alice\": `endpoint` has no effect"));
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn words() {
         (
             "name = \"office\"",
             "name = \"office\"\ncolour = 1",
-            "node.toml:15: unknown key `colour` in [[network]]; known: `name`, `kind`, `more_specifics`, `open`",
+            "node.toml:15: unknown key `colour` in [[network]]; known: `name`, `kind`, `more_specifics`, `mss_clamp`, `open`",
         ),
         ("[[network]]", "[[netwrok]]\n[[network]]", "node.toml:13: unknown table [[netwrok]]; did you mean `network`?"),
         (
@@ -329,6 +329,12 @@ fn loopback_and_endless_draining() {
             "\"eth0\"",
             "\"lo\"",
             "node.toml:6: `lo` never carries packets of clients; name the interface that they arrive on",
+        ),
+        ("sender_ids", "icmp_rate = 100001\nsender_ids", "node.toml:3: `icmp_rate` is 100001; it must be 0 to 100000"),
+        (
+            "name = \"office\"",
+            "name = \"office\"\nmss_clamp = \"no\"",
+            "node.toml:15: `mss_clamp` must be true or false, not a string",
         ),
         ("sender_ids", "drain_time = 601\nsender_ids", "node.toml:3: `drain_time` is 601; it must be 0 to 600"),
         (

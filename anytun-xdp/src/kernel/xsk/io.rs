@@ -73,6 +73,10 @@ impl PacketIo for Xsk {
         taken
     }
 
+    fn allocate(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
+        Xsk::allocate(self, frames, max)
+    }
+
     fn recycle(&mut self, frame: Frame) {
         if let Some(desc) = self.area.release(frame) {
             self.received -= 1;

@@ -1,0 +1,132 @@
+//! Packets that are sent in fragments: each needs further frames, so they go through the last stages in batches of their own.
+
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::satp::HEADER;
+
+use super::batch::{End, Packet};
+use super::io::PacketIo;
+use super::passage::{Passage, account, client_of};
+use super::stages::{inner, pass_on, seal};
+use super::way::Way;
+use super::{BATCH, Lane};
+use crate::mode::fragment::{Cut, MOST};
+use crate::table::Tables;
+
+/// Packets that wait for being fragmented, and fragments that wait for being sealed.
+pub(super) struct Oversized<F> {
+    packets: Vec<(F, Packet)>,
+    frames: Vec<F>,
+    fragments: Vec<Packet>,
+}
+
+impl<F> Default for Oversized<F> {
+    fn default() -> Self {
+        Self {
+            packets: Vec::with_capacity(BATCH),
+            frames: Vec::with_capacity(BATCH),
+            fragments: Vec::with_capacity(BATCH),
+        }
+    }
+}
+
+impl<F> Oversized<F> {
+    /// Sets a packet of a batch aside.
+    pub(super) fn push(&mut self, frame: F, packet: Packet) {
+        self.packets.push((frame, packet));
+    }
+}
+
+impl<I: PacketIo> Lane<I> {
+    /// Sends the packets that were set aside, in fragments.
+    #[inline]
+    pub(super) fn send_fragments(&mut self, tables: &Tables, now: u64) {
+        if !self.oversized.packets.is_empty() {
+            self.send_all(tables, now);
+        }
+    }
+
+    #[inline(never)]
+    fn send_all(&mut self, tables: &Tables, now: u64) {
+        let mut waiting = std::mem::take(&mut self.oversized.packets);
+        for (frame, packet) in waiting.drain(..) {
+            if self.oversized.frames.len() + MOST > BATCH {
+                self.seal_fragments(tables, now);
+            }
+            if let Err((frame, verdict)) = self.fragment(frame, packet, tables, now) {
+                account(End::of(packet.route.to)(verdict), tables, self.index, &mut self.tally);
+                self.io.recycle(frame);
+            }
+        }
+        self.oversized.packets = waiting;
+        self.seal_fragments(tables, now);
+    }
+
+    /// Makes the fragments of a packet. The frame comes back when that cannot be.
+    fn fragment(
+        &mut self,
+        mut frame: I::Frame,
+        packet: Packet,
+        tables: &Tables,
+        now: u64,
+    ) -> Result<(), (I::Frame, Verdict)> {
+        let Self { io, oversized: Oversized { frames, fragments, .. }, .. } = self;
+        let whole = inner(&packet);
+        let (head, start) = (packet.start() + HEADER, whole.start);
+        let limit = client_of(tables, packet.route.to).and_then(|to| Way::to(to, tables, now)).map(|way| way.inner());
+        let Some(limit) = limit else { return Err((frame, Verdict::NoEndpoint)) };
+        let inner = io.buffer(&mut frame).get(whole.clone());
+        let Some(cut) = inner.and_then(|inner| Cut::new(inner, limit)) else { return Err((frame, Verdict::TooBig)) };
+        let further = cut.count() - 1;
+        let (before, first) = (frames.len(), frames.len() + 1);
+        frames.push(frame);
+        if io.allocate(frames, further) < further {
+            frames.drain(first..).for_each(|frame| io.recycle(frame));
+            return match frames.pop() {
+                Some(frame) => Err((frame, Verdict::TxRingFull)),
+                None => Ok(()),
+            };
+        }
+        let Some((whole_frame, rest)) = frames.get_mut(before..).and_then(<[I::Frame]>::split_first_mut) else {
+            return Ok(());
+        };
+        let memory = io.buffer(whole_frame);
+        let mut note = |length: usize| {
+            let mut fragment = packet;
+            fragment.route.length = length as u32;
+            fragments.push(fragment);
+        };
+        note(0);
+        for (index, further) in (1..).zip(rest) {
+            let out = io.buffer(further);
+            let inner = memory.get(whole.clone()).unwrap_or_default();
+            let length = out.get_mut(start..).and_then(|out| cut.write(inner, index, out)).unwrap_or(0);
+            if let (Some(to), Some(from)) = (out.get_mut(head..start), memory.get(head..start)) {
+                to.copy_from_slice(from);
+            }
+            note(length);
+        }
+        let length = memory.get_mut(whole).and_then(|inner| cut.shorten(inner)).unwrap_or(0);
+        if let Some(fragment) = fragments.get_mut(before) {
+            fragment.route.length = length as u32;
+        }
+        Ok(())
+    }
+
+    /// Takes the fragments that were made through the last stages, and sends them.
+    fn seal_fragments(&mut self, tables: &Tables, now: u64) {
+        let Self { index, io, tally, packets, crypto, outboxes, oversized, identification, .. } = self;
+        let Oversized { frames, fragments, .. } = oversized;
+        for (place, fragment) in packets.iter_mut().zip(fragments.drain(..)) {
+            *place = fragment;
+        }
+        let mut passage = Passage::new(io, frames, packets, tables, *index, tally);
+        seal(&mut passage, crypto, identification, now, &mut |_| ());
+        let (leave, aside) = passage.end();
+        // The way has become narrower in between.
+        for packet in aside.of(packets.iter()) {
+            account(End::of(packet.route.to)(Verdict::TooBig), tables, *index, tally);
+        }
+        pass_on(io, frames, packets, leave, outboxes, |io, _, frame, _| io.recycle(frame));
+        self.transmit(tables);
+    }
+}
