@@ -103,6 +103,16 @@ pub enum Idle {
     Spin,
 }
 
+impl Idle {
+    /// The word of the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sleep => "sleep",
+            Self::Spin => "spin",
+        }
+    }
+}
+
 /// How the kernel schedules workers (sched(7)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scheduling {

@@ -191,6 +191,16 @@ const WORKER_FAMILIES: [WorkerFamily<'static>; 4] = [
 
 fn workers(text: &mut Text<'_>, workers: &[Worker]) -> io::Result<()> {
     let workers: Vec<_> = workers.iter().map(|worker| (worker.worker.to_string(), worker)).collect();
+    text.family("worker_mode", Kind::Gauge, "Scheduling asked for and got, and the idle policy; always 1.")?;
+    for (number, worker) in &workers {
+        let labels = [
+            ("worker", number.as_str()),
+            ("asked", &worker.scheduling.asked),
+            ("got", &worker.scheduling.got),
+            ("idle", &worker.idle),
+        ];
+        text.sample("worker_mode", &labels, 1)?;
+    }
     for (kind, name, help, label, values) in WORKER_FAMILIES {
         text.family(name, kind, help)?;
         for (number, worker) in &workers {

@@ -25,6 +25,7 @@ pub(super) fn status() -> Status {
             worker: 0,
             sender_id: 1,
             scheduling: Mode { asked: "fifo".into(), got: "other".into() },
+            idle: "sleep".into(),
             ledger: Ledger { free: 6000, fill: 2048, received: 64, tx: 80, total: 8192, holds: true },
             io: Io {
                 tx_kicks: 900,

@@ -176,6 +176,8 @@ pub struct Worker {
     pub sender_id: u16,
     /// How the kernel schedules it: `fifo` or `other` (sched(7)).
     pub scheduling: Mode,
+    /// What it does while there are no packets: `sleep` or `spin`.
+    pub idle: Cow<'static, str>,
     /// Where its frames are.
     pub ledger: Ledger,
     /// What its packet I/O cost.
@@ -330,7 +332,7 @@ mod tests {
                 }],
             }],
             "workers": [{
-                "worker": 0, "sender_id": 1, "scheduling": {"asked": "fifo", "got": "other"},
+                "worker": 0, "sender_id": 1, "scheduling": {"asked": "fifo", "got": "other"}, "idle": "sleep",
                 "ledger": {"free": 6000, "fill": 2048, "received": 64, "tx": 80, "total": 8192, "holds": true},
                 "io": {
                     "tx_kicks": 900, "fill_kicks": 10, "polls": 30, "rx_batches": 950, "tx_batches": 900,

@@ -187,6 +187,7 @@ fn worker(node: &Running, (index, view): (usize, &WorkerView)) -> Worker {
         worker: index as u32,
         sender_id: view.sender_id,
         scheduling: Mode { asked: node.fixed.node.scheduling.name().into(), got: node.scheduling.name().into() },
+        idle: node.fixed.node.idle.name().into(),
         ledger: Ledger {
             free: ledger.free,
             fill: ledger.fill,

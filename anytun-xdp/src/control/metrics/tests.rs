@@ -116,6 +116,7 @@ fn every_part_of_the_status_is_there() {
         ("queue_need_wakeup", queue.to_vec(), 1.0),
         ("xsk_rx_ring_full_total", queue.to_vec(), 5.0),
         ("xsk_tx_invalid_descs_total", queue.to_vec(), 0.0),
+        ("worker_mode", vec![("worker", "0"), ("asked", "fifo"), ("got", "other"), ("idle", "sleep")], 1.0),
         ("worker_frames", vec![("worker", "0"), ("state", "fill")], 2048.0),
         ("worker_umem_frames", vec![("worker", "0")], 8192.0),
         ("worker_ledger_holds", vec![("worker", "0")], 1.0),
