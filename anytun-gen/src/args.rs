@@ -46,7 +46,8 @@ pub(crate) enum Command {
     /// Send packets, receive them where they come out, and say what became of them.
     ///
     /// One process has both ends: packets leave --interface and must come out at --sink. Packets that the sink does not
-    /// know go to the kernel. An interface that runs an XDP program already is refused.
+    /// know go to the kernel. An interface that runs an XDP program already is refused. VLAN tags are not sent: use an
+    /// access port of the VLAN.
     #[command(after_long_help = EXAMPLES, after_help = EXIT_CODES)]
     Run(RunArgs),
     /// Write the packets that `run` would send to a pcap file, for tcpreplay, TRex or pktgen.
