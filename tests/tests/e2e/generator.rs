@@ -1,7 +1,7 @@
 //! The generator and sink, `anytun-gen`: what it sends arrives, what it receives it knows again.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -30,6 +30,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case("generator/round-trip", round_trip),
         case("generator/search", search),
         case("generator/satp", satp),
+        case("generator/ipv6", ipv6),
+        case("generator/two-queues", two_queues),
         case("generator/every-load", every_load),
         case("generator/pcap", pcap),
         case("generator/refusals", refusals),
@@ -41,12 +43,41 @@ pub(crate) struct Bench {
     pub(crate) generator: Namespace,
     pub(crate) relay: Namespace,
     pub(crate) directory: TempDir,
+    outside: &'static Outside,
 }
+
+/// The addresses outside.
+struct Outside {
+    service: &'static str,
+    source: &'static str,
+    /// The outer address of the receiving clients.
+    sink_source: &'static str,
+    /// The addresses of the relay's interfaces.
+    relay: [&'static str; 2],
+    /// Of the prefixes of both links.
+    length: u8,
+}
+
+const V4: Outside = Outside {
+    service: SERVICE,
+    source: SOURCE,
+    sink_source: "198.19.0.1",
+    relay: ["198.18.0.2", "198.19.0.2"],
+    length: 24,
+};
+
+const V6: Outside = Outside {
+    service: "2001:db8:53::53",
+    source: "2001:db8:18::1",
+    sink_source: "2001:db8:19::1",
+    relay: ["2001:db8:18::2", "2001:db8:19::2"],
+    length: 64,
+};
 
 impl Bench {
     /// Two interfaces with nothing between.
     fn direct() -> Result<Self> {
-        let bench = Self::empty()?;
+        let bench = Self::empty(&V4)?;
         bench.generator.ip("link add gen0 type veth peer name sink0")?;
         bench.generator.ip(&format!("addr add {SOURCE}/24 dev gen0"))?;
         bench.up(&bench.generator, &["gen0", "sink0"])?;
@@ -55,23 +86,33 @@ impl Bench {
 
     /// Two interfaces with a relay between, which has the address of the service.
     pub(crate) fn relayed() -> Result<Self> {
-        let bench = Self::empty()?;
+        Self::relayed_over(&V4, 1)
+    }
+
+    /// The same with these addresses outside and so many queues of each interface.
+    fn relayed_over(outside: &'static Outside, queues: u32) -> Result<Self> {
+        let bench = Self::empty(outside)?;
         let Self { generator, relay, .. } = &bench;
-        for (here, there, network) in [("gen0", "link0", "198.18.0"), ("sink0", "link1", "198.19.0")] {
-            generator.ip(&format!("link add {here} type veth peer name {there} netns {}", relay.name()))?;
-            generator.ip(&format!("addr add {network}.1/24 dev {here}"))?;
-            relay.ip(&format!("addr add {network}.2/24 dev {there}"))?;
+        let Outside { service, source, sink_source, relay: [near, far], length } = outside;
+        let queues = format!("numtxqueues {queues} numrxqueues {queues}");
+        // Addresses of IPv6 are of use at once only where nobody looks for duplicates.
+        let flags = if service.contains(':') { "nodad" } else { "" };
+        for (here, there, ours, theirs) in [("gen0", "link0", source, near), ("sink0", "link1", sink_source, far)] {
+            generator
+                .ip(&format!("link add {here} {queues} type veth peer name {there} {queues} netns {}", relay.name()))?;
+            generator.ip(&format!("addr add {ours}/{length} dev {here} {flags}"))?;
+            relay.ip(&format!("addr add {theirs}/{length} dev {there} {flags}"))?;
         }
-        relay.ip(&format!("addr add {SERVICE}/32 dev lo"))?;
+        relay.ip(&format!("addr add {service} dev lo {flags}"))?;
         bench.up(generator, &["gen0", "sink0"])?;
         bench.up(relay, &["link0", "link1"])?;
-        generator.ip(&format!("route add {SERVICE}/32 via 198.18.0.2"))?;
+        generator.ip(&format!("route add {service} via {near}"))?;
         Ok(bench)
     }
 
-    fn empty() -> Result<Self> {
+    fn empty(outside: &'static Outside) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("anytun-lab-").tempdir().context("cannot make a directory")?;
-        Ok(Self { generator: Namespace::new("generator")?, relay: Namespace::new("relay")?, directory })
+        Ok(Self { generator: Namespace::new("generator")?, relay: Namespace::new("relay")?, directory, outside })
     }
 
     fn up(&self, namespace: &Namespace, links: &[&str]) -> Result<()> {
@@ -80,7 +121,7 @@ impl Bench {
 
     /// Starts a node for so many clients.
     pub(crate) fn node(&self, clients: u16, crypto: &dyn Fn(u16) -> Crypto) -> Result<Node> {
-        let service = Service::new("anycast", (SERVICE.parse::<IpAddr>()?, PORT).into());
+        let service = Service::new("anycast", (self.outside.service.parse::<IpAddr>()?, PORT).into());
         let clients = (0..clients).map(|number| Client {
             name: format!("client{number}"),
             service: "anycast".to_owned(),
@@ -120,9 +161,12 @@ impl Bench {
     pub(crate) fn clients(&self) -> Result<String> {
         let config = self.directory.path().join("node.toml");
         let mac = mac(&self.relay, "link1")?;
+        let [source, sink_source] = [self.outside.source, self.outside.sink_source].map(str::parse::<IpAddr>);
         Ok(format!(
-            "--config {} --source {SOURCE}:7000 --sink-source 198.19.0.1:7000 --sink-gateway-mac {mac}",
-            config.display()
+            "--config {} --source {} --sink-source {} --sink-gateway-mac {mac}",
+            config.display(),
+            SocketAddr::new(source?, 7000),
+            SocketAddr::new(sink_source?, 7000)
         ))
     }
 }
@@ -224,6 +268,62 @@ fn satp() -> Result<()> {
         // The node has seen these numbers.
         let again = bench.generate(&format!("run --interface gen0 --sink sink0 {clients} --rate 5k --duration 1s"))?;
         ensure!(again.code == Some(1) && again.text.contains("--first-sequence"), "{name}: {again:?}");
+    }
+    Ok(())
+}
+
+/// Clients reach each other over IPv6, with either engine; so does plain UDP.
+fn ipv6() -> Result<()> {
+    ensure_clients_reach_each_other(
+        &V6,
+        1,
+        &["--engine xsk", "--engine xdp", "--sink-engine xdp", "--round-trip --warm-up 0s"],
+    )?;
+    let bench = Bench::direct()?;
+    bench.generator.ip("addr add 2001:db8:18::1/64 dev gen0 nodad")?;
+    let mac = mac(&bench.generator, "sink0")?;
+    for engine in ["xsk", "xdp"] {
+        let result = bench.measure(&format!(
+            "--source [2001:db8:18::1]:7000 --destination [2001:db8:18::2]:9000 --gateway-mac {mac} --engine {engine} \
+             --rate 5k --duration 500ms --size 100"
+        ))?;
+        ensure_clean(&result, 200).context(format!("plain, {engine}"))?;
+    }
+    Ok(())
+}
+
+/// Two queues share flows and rate, on all interfaces.
+fn two_queues() -> Result<()> {
+    ensure_clients_reach_each_other(
+        &V4,
+        2,
+        &[
+            "--queues 0-1",
+            "--queues 0-1 --engine xdp",
+            "--queues 0-1 --sink-engine xdp",
+            "--queues 0-1 --round-trip --warm-up 0s",
+        ],
+    )
+}
+
+/// Runs with each of `options` through a node with so many queues and workers: all that is sent arrives, in order.
+fn ensure_clients_reach_each_other(outside: &'static Outside, queues: u32, options: &[&str]) -> Result<()> {
+    for name in ["default", "null"] {
+        let bench = Bench::relayed_over(outside, queues)?;
+        let node = bench.node(CLIENTS, &|number| crypto(name, number))?;
+        let clients = bench.clients()?;
+        let mut first = 0;
+        for more in options {
+            // Below what a debug build carries on a busy machine.
+            let line = format!("{clients} --first-sequence {first} --rate 500 --duration 1s --size 64,512,1380 {more}");
+            let result = bench.measure(&line).context(format!("{name}, {more}"))?;
+            ensure_clean(&result, 100).context(format!("{name}, {more}"))?;
+            first = number(&result, "last_sequence")? + 1;
+        }
+        let status = node.status()?;
+        status.ensure_ledgers_hold()?;
+        let busy = status.workers.iter().filter(|worker| worker.io.rx_packets > 0).count();
+        ensure!(busy == queues as usize, "{busy} of {queues} workers had packets, {name}");
     }
     Ok(())
 }
