@@ -58,9 +58,12 @@ struct Neighbour {
 ///
 /// # Errors
 ///
-/// [`Error::Unavailable`] with the way out, where there is no route or nobody answers.
+/// [`Error::Unavailable`] with the way out, where the link is down, there is no route or nobody answers.
 pub fn resolve(link: &Link, destination: IpAddr, option: &str) -> Result<Mac, Error> {
     let name = &link.name;
+    if !link.up {
+        return Err(Error::Unavailable(format!("{name} is down; `ip link set dev {name} up`")));
+    }
     let mend = format!("give the MAC address of the next hop with {option}");
     let routes: Vec<Route> = ip(&["route", "get", &destination.to_string(), "oif", name])
         .map_err(|why| Error::Unavailable(format!("no route to {destination} out of {name} ({why}); {mend}")))?;

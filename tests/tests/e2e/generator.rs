@@ -397,5 +397,8 @@ fn refusals() -> Result<()> {
         let outcome = bench.generate(&arguments)?;
         ensure!(outcome.code == Some(code) && outcome.text.contains(words), "{arguments}: {outcome:?}");
     }
+    bench.generator.ip("link set gen0 down")?;
+    let down = bench.generate(&format!("{plain} 198.18.0.2:9000"))?;
+    ensure!(down.code == Some(3) && down.text.contains("ip link set dev gen0 up"), "{down:?}");
     Ok(())
 }
