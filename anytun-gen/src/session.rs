@@ -118,14 +118,14 @@ impl Session {
         let sealed = traffic.is_sealed();
         let whole = u64::from(rounds(traffic.sizes().period()));
         let wanted = if sealed { packets.div_ceil(u64::from(flows)) } else { whole };
-        let slots = wanted * u64::from(flows);
+        let slots = wanted.saturating_mul(u64::from(flows));
         let size = crate::live::slot_size(traffic.largest())? as u64;
         let available = crate::memory::available();
-        if slots * size > available {
+        if slots.saturating_mul(size) > available {
             return Err(Error::usage(format!(
                 "{slots} prepared packets of {size} octets are {} MB, and {} MB of memory are available; choose a lower \
                  --rate, a shorter --duration, or --pool with fewer packets",
-                slots * size / 1_000_000,
+                slots.saturating_mul(size) / 1_000_000,
                 available / 1_000_000
             )));
         }

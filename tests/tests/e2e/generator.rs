@@ -320,6 +320,11 @@ fn ensure_clients_reach_each_other(outside: &'static Outside, queues: u32, optio
             ensure_clean(&result, 100).context(format!("{name}, {more}"))?;
             first = number(&result, "last_sequence")? + 1;
         }
+        if name == "default" {
+            let line = format!("{clients} --first-sequence {} --engine xdp --pool {}", first, u64::MAX);
+            let huge = bench.generate(&format!("run --interface gen0 --sink sink0 {line}"))?;
+            ensure!(huge.code == Some(2) && huge.text.contains("MB of memory are available"), "{huge:?}");
+        }
         let status = node.status()?;
         status.ensure_ledgers_hold()?;
         let busy = status.workers.iter().filter(|worker| worker.io.rx_packets > 0).count();
