@@ -2,8 +2,8 @@
 //!
 //! The order in which a node uses it: [`privilege::check`], [`Link::find`] for every interface, [`Program::load`],
 //! [`Xsk::open`] for every worker, [`Program::set_slot`] and [`Program::set_sockets`], and [`Program::attach`] last, so
-//! that no packet is steered to a socket that is not ready; then [`privilege::drop_capabilities`], before any thread is
-//! started.
+//! that no packet is steered to a socket that is not ready; then [`Mirror::run`] on a thread that keeps one capability, and
+//! [`privilege::drop_capabilities`] before any other thread is started.
 
 mod attachment;
 mod backlog;

@@ -64,7 +64,7 @@ pub fn locked_memory() -> Result<Option<u64>, HostError> {
 }
 
 /// Gives up every capability of the calling thread that a running node does not need, for good, also for programs it
-/// would run. To be called when all is set up, before any thread is started: threads inherit it.
+/// would run. To be called when all is set up, before threads are started that are to have none: they inherit it.
 ///
 /// Sockets, links, maps and TUN devices that are open work on. From Linux 5.19 nothing is kept; before, `CAP_BPF`, without
 /// which the services could not be changed while the node runs.
