@@ -207,6 +207,18 @@ impl Status {
         self.workers.iter().filter_map(|worker| worker.icmp_errors.get(kind)).sum()
     }
 
+    /// Checks that every packet met one verdict: each that was received, and each ICMP error that a worker made.
+    pub fn ensure_every_packet_has_a_verdict(&self) -> Result<()> {
+        let counted: u64 = self.workers.iter().flat_map(|worker| worker.verdicts.values()).sum();
+        let made: u64 = self.workers.iter().flat_map(|worker| worker.icmp_errors.values()).sum();
+        let received = self.io().rx_packets;
+        ensure!(
+            counted == received + made,
+            "{received} packets received and {made} ICMP errors made, {counted} of them have a verdict"
+        );
+        Ok(())
+    }
+
     /// Frames of the XDP program with a verdict.
     pub fn program(&self, name: &str) -> u64 {
         self.program.verdicts.get(name).copied().unwrap_or(0)

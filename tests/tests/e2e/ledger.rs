@@ -49,9 +49,7 @@ fn forged() -> Result<()> {
     settled(&running)?;
     let status = running.node.status()?;
     ensure!(endpoints == self::endpoints(&status), "an endpoint has moved: {:?}", self::endpoints(&status));
-    let counted: u64 = status.workers.iter().flat_map(|worker| worker.verdicts.values()).sum();
-    let received = status.io().rx_packets;
-    ensure!(counted == received, "{received} packets received, {counted} of them have a verdict");
+    status.ensure_every_packet_has_a_verdict()?;
     exchange(&running, "after a million forged packets")
 }
 
