@@ -29,7 +29,7 @@ impl<'w> Lane<'w> {
         let kernel = Kernel { keep: false, ..Kernel::default() };
         let shown: Arc<CachePadded<WorkerCounters>> = Arc::default();
         let memory = Memory::new(1, FRAMES, FRAME, kernel);
-        let mut worker = Worker::new(index, memory, world.sources(), shown.clone());
+        let mut worker = Worker::new(index, memory, world.snapshots(), shown.clone());
         // Fills the ring that packets arrive through.
         worker.turn(0);
         Self { world, worker, shown }

@@ -9,7 +9,7 @@ use anytun_xdp::satp::lease::Keeper;
 use anytun_xdp::satp::{AesCtr, Auth, Keys, Secret, Suite};
 use anytun_xdp::table::ways::Asks;
 use anytun_xdp::table::{Host, Tables};
-use anytun_xdp::worker::Sources;
+use anytun_xdp::worker::Snapshots;
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 
@@ -90,8 +90,8 @@ impl World {
     }
 
     /// What a worker looks up. Nothing leaves the tunnel, so there are no ways out.
-    pub(crate) fn sources(&self) -> Sources {
-        Sources { tables: self.tables.clone(), ways: Arc::default(), asks: Arc::new(Asks::new(|| ())) }
+    pub(crate) fn snapshots(&self) -> Snapshots {
+        Snapshots { tables: self.tables.clone(), ways: Arc::default(), asks: Arc::new(Asks::new(|| ())) }
     }
 
     /// The sequence number of the next packet from a client: each is used once, as replay windows are on.

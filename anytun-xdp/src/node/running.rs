@@ -14,7 +14,7 @@ use crate::config::{Scheduling, XdpMode};
 use crate::control::health::Progress;
 use crate::kernel::{Link, Mirrored, PortReport, Program, XskStats};
 use crate::table::{Host, Tables};
-use crate::worker::{Sources, WorkerCounters};
+use crate::worker::{Snapshots, WorkerCounters};
 
 /// A node that carries traffic.
 pub(super) struct Running {
@@ -62,9 +62,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Running {
     /// What workers look up.
-    pub(super) fn sources(&self) -> Sources {
+    pub(super) fn snapshots(&self) -> Snapshots {
         let Mirrored { ways, asks, .. } = self.mirrored.clone();
-        Sources { tables: self.tables.clone(), ways, asks }
+        Snapshots { tables: self.tables.clone(), ways, asks }
     }
 
     pub(super) fn name(&self) -> &str {

@@ -54,7 +54,7 @@ impl Threads {
         let mut threads = vec![mirror, spawn("leases".into(), move || own.keep_leases())?];
         real_time.as_ref().map_or(Ok(()), RealTime::give_way)?;
         for (index, (xsk, view)) in sockets.into_iter().zip(&node.workers).enumerate() {
-            let worker = Worker::new(index, xsk, node.sources(), view.counters.clone());
+            let worker = Worker::new(index, xsk, node.snapshots(), view.counters.clone());
             let own = node.clone();
             let body = move || worker.run(own.start, own.fixed.node.idle, own.scheduling, &own.stop);
             threads.push(spawn(format!("worker-{index}"), body)?);

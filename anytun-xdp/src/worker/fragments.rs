@@ -6,8 +6,9 @@ use anytun_common::wire::satp::HEADER;
 use super::batch::{End, Packet};
 use super::io::PacketIo;
 use super::passage::{Passage, account, client_of};
-use super::stages::{inner, pass_on, seal};
-use super::way::Way;
+use super::room::Room;
+use super::sealing::seal;
+use super::stages::{inner, pass_on};
 use super::{BATCH, Lane};
 use crate::mode::fragment::{Cut, MOST};
 use crate::table::Tables;
@@ -72,7 +73,8 @@ impl<I: PacketIo> Lane<I> {
         let Self { io, oversized: Oversized { frames, fragments, .. }, .. } = self;
         let whole = inner(&packet);
         let (head, start) = (packet.start() + HEADER, whole.start);
-        let limit = client_of(tables, packet.route.to).and_then(|to| Way::to(to, tables, now)).map(|way| way.inner());
+        let limit =
+            client_of(tables, packet.route.to).and_then(|to| Room::to(to, tables, now)).map(|room| room.inner());
         let Some(limit) = limit else { return Err((frame, Verdict::NoEndpoint)) };
         let inner = io.buffer(&mut frame).get(whole.clone());
         let Some(cut) = inner.and_then(|inner| Cut::new(inner, limit)) else { return Err((frame, Verdict::TooBig)) };

@@ -6,12 +6,15 @@ mod counters;
 mod fragments;
 pub mod io;
 pub mod memory;
+mod opening;
 mod outbox;
+mod outside;
 mod passage;
+mod room;
+mod sealing;
 mod stage;
 mod stages;
 mod tell;
-mod way;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,7 +86,7 @@ struct Lane<I: PacketIo> {
 
 /// What a worker looks up: snapshots that others replace.
 #[derive(Clone)]
-pub struct Sources {
+pub struct Snapshots {
     /// Services, clients and networks.
     pub tables: Arc<ArcSwap<Tables>>,
     /// The ways out of the node.
@@ -94,7 +97,7 @@ pub struct Sources {
 
 impl<I: PacketIo> Worker<I> {
     /// A worker that has not run yet. `index` is its place in the counters and sequences of every client.
-    pub fn new(index: usize, io: I, sources: Sources, shown: Arc<CachePadded<WorkerCounters>>) -> Self {
+    pub fn new(index: usize, io: I, snapshots: Snapshots, shown: Arc<CachePadded<WorkerCounters>>) -> Self {
         let outboxes = (0..io.ports()).map(|_| Outbox::with_capacity(BATCH)).collect();
         let lane = Lane {
             index,
@@ -106,9 +109,9 @@ impl<I: PacketIo> Worker<I> {
             outboxes,
             oversized: Oversized::default(),
             identification: 0,
-            asks: sources.asks,
+            asks: snapshots.asks,
         };
-        let worker = Self { tables: Cache::new(sources.tables), ways: Cache::new(sources.ways), lane, shown };
+        let worker = Self { tables: Cache::new(snapshots.tables), ways: Cache::new(snapshots.ways), lane, shown };
         worker.show();
         worker
     }

@@ -13,7 +13,8 @@ use crate::mode::tunnel::Route;
 use crate::table::{Client, Sources, Tables};
 
 /// Turns an opened packet that met `verdict` into the ICMP error about it, to the client that sent it; says of which kind it
-/// is. `mtu` are the octets of the largest packet that its way takes. Nothing when none is sent. The packet was authentic and its source that client's own, so whoever is told has asked.
+/// is. `mtu` are the octets of the largest packet that its way takes. Nothing when none is sent. The packet was authentic
+/// and its source that client's own, so whoever is told has asked.
 #[inline(never)]
 pub(super) fn tell(
     memory: &mut [u8],

@@ -14,7 +14,7 @@ use anytun_xdp::table::ways::{Asks, Ways};
 use anytun_xdp::table::{ClientTotals, Host, Tables};
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::{Kernel, Memory};
-use anytun_xdp::worker::{Sources, Worker, WorkerCounters};
+use anytun_xdp::worker::{Snapshots, Worker, WorkerCounters};
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
@@ -187,8 +187,8 @@ impl Bench {
         let counters: Arc<CachePadded<WorkerCounters>> = Arc::default();
         let ways: Arc<ArcSwap<Ways>> = Arc::default();
         let asks = Arc::new(Asks::new(|| ()));
-        let sources = Sources { tables: tables.clone(), ways: ways.clone(), asks: asks.clone() };
-        let worker = Worker::new(0, Memory::new(2, frames, 2048, kernel), sources, counters.clone());
+        let snapshots = Snapshots { tables: tables.clone(), ways: ways.clone(), asks: asks.clone() };
+        let worker = Worker::new(0, Memory::new(2, frames, 2048, kernel), snapshots, counters.clone());
         let (alice, bob, carol) = (Peer::new("alice", 1), Peer::new("bob", 2), Peer::new("carol", 3));
         let mut bench = Self { worker, counters, tables, ways, asks, keeper, alice, bob, carol, _state: state };
         bench.turn();

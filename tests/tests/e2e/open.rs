@@ -21,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("open/routed-download-of-100-MB-ipv4", || download(0, true)),
         case("open/routed-download-of-100-MB-ipv6", || download(1, true)),
-        case("open/routed-without-checksums", || download(0, false)),
+        case("open/routed-download-with-checksums-made-by-the-sender", || download(0, false)),
         case("open/nobody-outside-passes-for-a-client", spoofing),
     ]
 }

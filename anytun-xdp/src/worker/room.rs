@@ -5,9 +5,9 @@ use anytun_common::wire::{ipv4, ipv6, udp};
 
 use crate::table::{Client, Endpoint, Tables};
 
-/// The sizes of one way.
+/// The sizes of the way to one client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Way {
+pub(super) struct Room {
     /// Octets of the largest IP packet that the interface sends.
     pub(super) interface: usize,
     /// Octets of the largest IP packet that every link on the way takes, as far as is known.
@@ -16,7 +16,7 @@ pub(super) struct Way {
     around: usize,
 }
 
-impl Way {
+impl Room {
     /// The way to `client`, which is at `endpoint`; nothing when the endpoint's interface is gone.
     #[inline]
     pub(super) fn new(client: &Client, endpoint: &Endpoint, tables: &Tables, now: u64) -> Option<Self> {

@@ -1,0 +1,173 @@
+//! The first stages: from outer headers to opened packets.
+
+use anytun_common::classify::{Datagram, datagram, network};
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::ethernet;
+use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
+
+use super::batch::{End, Packet};
+use super::passage::{Passage, client_of};
+use super::stage::Stage;
+use crate::satp::window::{Fresh, Refusal};
+use crate::satp::{Batch, ToOpen, prefetch};
+use crate::table::{Client, Endpoint, Link, Tables, Tags};
+
+/// Cache lines of a frame that hold its headers.
+const HEADER_LINES: usize = 2;
+
+// A batch waits for memory together: each loop asks for what the next one reads.
+
+/// Takes packets from their outer headers to their inner packets: parse to decrypt.
+#[inline]
+pub(super) fn open(
+    passage: &mut Passage<'_, '_>,
+    crypto: &mut Batch,
+    port: usize,
+    now: u64,
+    done: &mut impl FnMut(Stage),
+) {
+    let (tables, worker) = (passage.tables, passage.worker);
+    passage.packets().for_each(|(memory, _)| prefetch::slice(memory, HEADER_LINES));
+    passage.received(parse);
+    let outside = passage.part_outside();
+    done(Stage::Parse);
+    passage.stage(|_, packet, tables| look_up(packet, tables));
+    done(Stage::LookUp);
+    for client in passage.packets().filter_map(|(_, packet)| client_of(tables, packet.client)) {
+        client.prefetch_opening(worker);
+    }
+    passage.stage(|_, packet, tables| measure(packet, tables));
+    done(Stage::Measure);
+
+    let authentic = crypto.verify(passage.packets().map_while(|(memory, packet)| to_open(memory, packet, tables)));
+    done(Stage::Verify);
+    let mut places = 0..;
+    passage.stage(|memory, packet, tables| {
+        packet.place = places.next().unwrap_or(u8::MAX);
+        let authentic = authentic.contains(packet.place.into());
+        accept(memory, packet, authentic, tables, worker, port, now)
+    });
+    done(Stage::Accept);
+    crypto.decrypt(
+        passage
+            .packets_mut()
+            .map(|(memory, packet)| (packet.place.into(), body(memory, packet, tables).unwrap_or_default())),
+    );
+    passage.join(outside);
+    done(Stage::Decrypt);
+}
+
+/// Finds the SATP packet in a frame, or the IP packet that came from outside as it is.
+#[inline]
+fn parse(frame: &[u8], packet: &mut Packet, tables: &Tables) -> Result<(), End> {
+    let nobody = |verdict| End { verdict, client: None };
+    let network = network(frame).map_err(|_| nobody(Verdict::Stray))?;
+    let for_service = |datagram: Datagram| Some((datagram, tables.services.position(&datagram.service_key())?));
+    let Some((datagram, service)) = datagram(frame, &network).ok().and_then(for_service) else {
+        *packet = Packet::from_outside(&network).ok_or(nobody(Verdict::Stray))?;
+        return Ok(());
+    };
+    let header = Header::read(frame, datagram.payload).filter(|_| datagram.length >= HEADER);
+    let header = header.ok_or(nobody(Verdict::Short))?;
+    if let Some(service) = tables.services.all().get(service as usize) {
+        service.prefetch_client(header.mux);
+    }
+    *packet = Packet::new(&datagram, header, service).ok_or(nobody(Verdict::Stray))?;
+    Ok(())
+}
+
+/// Finds the client whose MUX a packet carries.
+#[inline]
+fn look_up(packet: &mut Packet, tables: &Tables) -> Result<(), End> {
+    let service = tables.services.all().get(packet.service as usize);
+    let client = service.and_then(|service| service.client(packet.header.mux));
+    packet.client = client.ok_or(End { verdict: Verdict::UnknownMux, client: None })?;
+    if let Some(client) = client_of(tables, packet.client) {
+        client.prefetch_to_open();
+    }
+    Ok(())
+}
+
+/// Checks that a packet is long enough for its client's tag.
+#[inline]
+fn measure(packet: &Packet, tables: &Tables) -> Result<(), End> {
+    let end = End::of(packet.client);
+    let Some(client) = client_of(tables, packet.client) else { return Err(end(Verdict::UnknownMux)) };
+    client.windows.prefetch_number(packet.header.sender, packet.header.sequence);
+    if packet.length() < HEADER + client.keys.tag() { Err(end(Verdict::Short)) } else { Ok(()) }
+}
+
+/// What of a packet is authenticated, and with what. Never nothing, as measure has found both; if it were, no packet from
+/// there on would pass.
+#[inline]
+fn to_open<'a>(memory: &'a [u8], packet: &Packet, tables: &'a Tables) -> Option<ToOpen<'a>> {
+    let client = client_of(tables, packet.client)?;
+    Some(ToOpen { keys: &client.keys, sender: client.role, packet: memory.get(packet.start()..packet.end())? })
+}
+
+/// Takes a packet in if it is authentic and its sequence number is fresh. In this order: nothing that is not authentic
+/// changes anything (protocol.md §3.6 and §3.7).
+#[inline]
+fn accept(
+    memory: &[u8],
+    packet: &mut Packet,
+    authentic: bool,
+    tables: &Tables,
+    worker: usize,
+    port: usize,
+    now: u64,
+) -> Result<(), End> {
+    let end = |verdict| End { verdict, client: Some(packet.client) };
+    let client = client_of(tables, packet.client).ok_or(end(Verdict::UnknownMux))?;
+    if !authentic {
+        return Err(end(Verdict::BadTag));
+    }
+    let Header { sequence, sender, .. } = packet.header;
+    let fresh = client.windows.accept(sender, sequence).map_err(|refusal| {
+        end(match refusal {
+            Refusal::Replayed => Verdict::Replayed,
+            Refusal::SenderLimit => Verdict::SenderLimit,
+        })
+    })?;
+    if let Some(counters) = client.counters.get(worker) {
+        counters.received(packet.length());
+    }
+    client.track.heard(now);
+    packet.newest = fresh == Fresh::Newest;
+    if packet.length() <= HEADER + PAYLOAD_TYPE + client.keys.tag() {
+        learn(memory, packet, client, port);
+        return Err(End { verdict: Verdict::Keepalive, client: Some(packet.client) });
+    }
+    Ok(())
+}
+
+/// Payload type and payload of a packet that was received.
+#[inline]
+pub(super) fn body<'a>(memory: &'a mut [u8], packet: &Packet, tables: &Tables) -> Option<&'a mut [u8]> {
+    let client = client_of(tables, packet.client)?;
+    memory.get_mut(packet.start() + HEADER..packet.end().checked_sub(client.keys.tag())?)
+}
+
+/// Notes that the client is where this packet came from, if it is the newest of its sender ID.
+#[inline]
+pub(super) fn learn(memory: &[u8], packet: &Packet, client: &Client, port: usize) {
+    if packet.newest
+        && let Some(endpoint) = endpoint(memory, packet, port)
+    {
+        let Header { sequence, sender, .. } = packet.header;
+        client.track.endpoint.learn(&endpoint, || client.windows.is_newest(sender, sequence));
+    }
+}
+
+/// The way back to the sender of a packet.
+#[inline]
+fn endpoint(memory: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
+    let tags = memory.get(ethernet::TYPE..packet.network().checked_sub(2)?)?;
+    Some(Endpoint {
+        slot: port as u8,
+        link: Link::back(memory.first_chunk()?),
+        tags: Tags::new(tags)?,
+        address: packet.source,
+        port: packet.source_port,
+    })
+}
