@@ -17,6 +17,9 @@ use crate::namespace::Namespace;
 
 /// How long after the last request a reply still counts.
 const LINGER: Duration = Duration::from_secs(1);
+/// How many requests of a flow may be unanswered. Two flows with their replies stay below the 277 small packets that a
+/// socket of the daemons holds: what a busy machine keeps waiting is late then, and only what is lost counts as lost.
+const WINDOW: u32 = 100;
 /// ICMP types of an echo request, IPv4 (RFC 792) and IPv6 (RFC 4443 §4.1).
 const REQUEST: [u8; 2] = [8, 128];
 /// Octets of the ICMP header.
@@ -24,7 +27,7 @@ const HEADER: usize = 8;
 /// Octets behind it: as many as `ping` sends.
 const PAYLOAD: usize = 56;
 
-/// Echo requests at a rate, and their replies. `ping` itself cannot do it: below a millisecond its interval is zero, and
+/// Echo requests at a rate, or slower while [`WINDOW`] of them are unanswered, and their replies. `ping` itself cannot do it: below a millisecond its interval is zero, and
 /// then each request waits for the reply before it.
 #[derive(Debug)]
 pub struct Echo {
@@ -156,12 +159,13 @@ fn echo_socket(address: IpAddr) -> Result<UdpSocket> {
 
 fn send(socket: &UdpSocket, kind: u8, state: &State, rate: u32, count: u32) {
     let start = Instant::now();
-    let mut number = 0;
+    let (mut number, mut given_up) = (0, 0);
     while (count == 0 || number < count) && !state.stop.load(Ordering::Relaxed) {
         let due = start + Duration::from_secs(1) * number / rate.max(1);
         if let Some(early) = due.checked_duration_since(Instant::now()) {
             thread::sleep(early);
         }
+        given_up = await_replies(state, given_up);
         let mut packet = [0; HEADER + PAYLOAD];
         packet[0] = kind;
         packet[6..8].copy_from_slice(&number.to_be_bytes()[2..]);
@@ -170,6 +174,19 @@ fn send(socket: &UdpSocket, kind: u8, state: &State, rate: u32, count: u32) {
         counter.fetch_add(1, Ordering::Relaxed);
         number += 1;
     }
+}
+
+/// Waits while the window is full, but no longer than a reply counts: then those in it are given up. How many have been.
+fn await_replies(state: &State, given_up: u32) -> u32 {
+    let unanswered = || state.sent.load(Ordering::Relaxed).saturating_sub(state.received.load(Ordering::Relaxed));
+    let end = Instant::now() + LINGER;
+    while unanswered() >= given_up + WINDOW {
+        if Instant::now() >= end || state.stop.load(Ordering::Relaxed) {
+            return unanswered();
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    given_up
 }
 
 fn receive(socket: &UdpSocket, state: &State) {

@@ -9,6 +9,7 @@ use anytun_tests::http;
 use anytun_tests::lab::{ANYCAST, Layout, PORT, Running, Who};
 use anytun_tests::namespace::Namespace;
 use anytun_tests::node;
+use anytun_tests::wait::{PATIENCE, until};
 use std::net::Ipv4Addr;
 
 use crate::endpoint::inner;
@@ -152,11 +153,12 @@ fn forget() -> Result<()> {
     let crypto = Crypto::passphrase(Who::Alice.passphrase());
     let settings = running.lab.settings(Who::Alice, Kind::Anytun, (ANYCAST, PORT).into(), &crypto);
     running.daemons[Who::Alice as usize] = running.lab.daemon(Who::Alice, &settings)?;
-    let report = running.lab.echo(Who::Alice, Who::Bob.inner()[0], 100, 10)?.finish()?;
-    ensure!(report.received == 0, "{} pings came through before the node forgot", report.received);
-    let status = running.node.status()?;
-    let replayed = status.client("alice")?.drops.get("replayed").copied();
-    ensure!(replayed >= Some(10), "alice has {replayed:?} replayed packets");
+    until("the node refuses what alice sends as replayed", PATIENCE, || {
+        let report = running.lab.echo(Who::Alice, Who::Bob.inner()[0], 100, 10)?.finish()?;
+        ensure!(report.received == 0, "{} pings came through before the node forgot", report.received);
+        let replayed = running.node.status()?.client("alice")?.drops.get("replayed").copied();
+        Ok((replayed >= Some(10)).then_some(()))
+    })?;
 
     let control = running.node.control();
     let control = control.to_string_lossy();
