@@ -3,7 +3,7 @@
 
 use crate::map::ServiceKey;
 use crate::verdict::Verdict;
-use crate::wire::{Bytes, checksum, ethernet, ipv4, ipv6, mapped, udp};
+use crate::wire::{Bytes, checksum, ethernet, icmp, icmpv6, ipv4, ipv6, mapped, tcp, udp};
 
 /// A whole, unfragmented UDP datagram and where its parts lie. Offsets count octets from the start of the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,6 +106,64 @@ pub fn datagram<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Result<Datag
         destination: network.destination,
         destination_port: u16::from_be_bytes([header[2], header[3]]),
     })
+}
+
+/// By which port of its own side a NAT knows whom a packet for its address is for: the destination port, of an answer to a
+/// query of ICMP the identifier, and of an ICMP error that of the sender of the packet it quotes. 0 without one, as fragments
+/// are.
+#[inline(always)]
+pub fn port<B: Bytes + ?Sized>(frame: &B, network: &Network) -> u16 {
+    if network.fragment {
+        return 0;
+    }
+    let at = network.transport;
+    let port = match (network.protocol, network.v4) {
+        (tcp::PROTOCOL | udp::PROTOCOL, _) => frame.read(at + 2),
+        (icmp::PROTOCOL, true) => match frame.read::<1>(at) {
+            Some([icmp::ECHO_REPLY]) => identifier(frame, at, icmp::ECHO_REPLY),
+            Some([icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM]) => {
+                quoted_v4(frame, at + icmp::HEADER)
+            }
+            _ => None,
+        },
+        (icmpv6::PROTOCOL, false) => match frame.read::<1>(at) {
+            Some([icmpv6::ECHO_REPLY]) => identifier(frame, at, icmpv6::ECHO_REPLY),
+            Some([icmpv6::UNREACHABLE..=icmpv6::PARAMETER_PROBLEM]) => quoted_v6(frame, at + icmpv6::HEADER),
+            _ => None,
+        },
+        _ => None,
+    };
+    port.map_or(0, u16::from_be_bytes)
+}
+
+/// The identifier of an echo message at `at`, if it is of this type. It lies alike in both families (RFC 792, RFC 4443 §4).
+#[inline(always)]
+fn identifier<B: Bytes + ?Sized>(frame: &B, at: usize, kind: u8) -> Option<[u8; 2]> {
+    let h = frame.read::<{ icmp::IDENTIFIER + 2 }>(at)?;
+    if h[0] == kind { Some([h[icmp::IDENTIFIER], h[icmp::IDENTIFIER + 1]]) } else { None }
+}
+
+/// The sender's port of the IPv4 packet that an error quotes.
+#[inline(always)]
+fn quoted_v4<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<[u8; 2]> {
+    let h = frame.read::<{ ipv4::PROTOCOL + 1 }>(at)?;
+    let transport = at + (h[0] & 0x0f) as usize * 4;
+    match h[ipv4::PROTOCOL] {
+        tcp::PROTOCOL | udp::PROTOCOL => frame.read(transport),
+        icmp::PROTOCOL => identifier(frame, transport, icmp::ECHO),
+        _ => None,
+    }
+}
+
+/// The sender's port of the IPv6 packet that an error quotes.
+#[inline(always)]
+fn quoted_v6<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<[u8; 2]> {
+    let transport = at + ipv6::HEADER;
+    match frame.read::<1>(at + ipv6::NEXT_HEADER)? {
+        [tcp::PROTOCOL | udp::PROTOCOL] => frame.read(transport),
+        [icmpv6::PROTOCOL] => identifier(frame, transport, icmpv6::ECHO),
+        _ => None,
+    }
 }
 
 /// Steps over up to two tags: the EtherType behind them and the offset behind that.

@@ -13,8 +13,21 @@ pub const MAX_SOCKETS: u32 = MAX_INTERFACES * QUEUES_PER_INTERFACE;
 /// Services a node can have.
 pub const MAX_SERVICES: u32 = 1024;
 
-/// Prefixes of clients that packets from outside can be for.
+/// Prefixes that packets from outside can be for.
 pub const MAX_INSIDE: u32 = 1 << 18;
+
+/// What packets from outside are looked up by: the destination, an IPv4 one mapped, and behind it the
+/// [`port`](crate::classify::port). Prefixes of clients end within the address; blocks of ports of a NAT go on behind it.
+pub type InsideKey = [u8; 18];
+
+/// The key for an address and a port.
+#[inline(always)]
+pub fn inside_key(address: &[u8; 16], port: u16) -> InsideKey {
+    let mut key = [0; 18];
+    key[..16].copy_from_slice(address);
+    key[16..].copy_from_slice(&port.to_be_bytes());
+    key
+}
 
 /// Key of the map of services: where a packet must be addressed to be steered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -117,6 +117,7 @@ fn watch(node: &Running, signals: &Signals, threads: &Threads) -> Result<(), Sta
         }
         threads.check()?;
         node.free_retired();
+        node.sweep_nats();
         node.flush_program_log();
         if let Some(interval) = watchdog
             && told.elapsed() >= interval

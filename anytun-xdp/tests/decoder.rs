@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use anytun_common::classify::{classify, network};
+use anytun_common::classify::{Network, classify, network, port};
 use anytun_common::map::ServiceKey;
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
-use anytun_xdp::config::XdpMode;
-use anytun_xdp::kernel::{Link, PortSpec, Program, Steered, Xsk};
+use anytun_xdp::config::{PortRange, XdpMode};
+use anytun_xdp::kernel::{Inside, Link, PortSpec, Program, Steered, Xsk};
 use anytun_xdp::worker::io::PacketIo;
 use namespace::{Namespace, permitted, veth};
 
@@ -21,6 +21,8 @@ const PORT: u16 = 4444;
 /// The only addresses of clients that packets from outside are for.
 const INSIDE: [[u8; 16]; 2] =
     [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 9, 0, 11], [0xfd, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x11]];
+/// Ports of a NAT at both addresses.
+const NAT: (u16, u16) = (20_000, 29_999);
 /// Where the socket is.
 const SLOT: u32 = 3;
 const XDP_DROP: u32 = 1;
@@ -41,7 +43,9 @@ impl Kernel {
     fn new() -> Self {
         let services = [ServiceKey::new(mapped(V4), PORT), ServiceKey::new(V6, PORT)];
         let mut program = Program::load().unwrap();
-        let inside = INSIDE.map(|address| (address, 128)).into();
+        let ports = PortRange::parse(&format!("{}-{}", NAT.0, NAT.1)).unwrap();
+        let nats = [mapped(V4), V6].into_iter().flat_map(|address| Inside::ports(address, ports));
+        let inside = INSIDE.map(|address| Inside::prefix((address, 128))).into_iter().chain(nats).collect();
         program.steer(&Steered { inside, ..Steered::services(services) }).unwrap();
         let link = Link::find("p0").unwrap();
         let port = PortSpec { link, queue: 0, mode: XdpMode::Native };
@@ -58,7 +62,12 @@ impl Kernel {
 
     /// What the user half says about a frame.
     fn expected(&self, frame: &[u8]) -> Verdict {
-        if network(frame).is_ok_and(|network| INSIDE.contains(&network.destination)) {
+        let is_inside = |network| {
+            let Network { destination, .. } = network;
+            let nat = [mapped(V4), V6].contains(&destination) && (NAT.0..=NAT.1).contains(&port(frame, &network));
+            INSIDE.contains(&destination) || nat
+        };
+        if network(frame).is_ok_and(is_inside) {
             return Verdict::Steered;
         }
         match classify(frame) {
@@ -95,6 +104,29 @@ fn udp(port: u16, payload: usize) -> Vec<u8> {
     datagram.extend_from_slice(&[0, 0]);
     datagram.resize(8 + payload, 0xa5);
     datagram
+}
+
+/// An echo request with an identifier of the NAT's range (RFC 792).
+const QUERY: [u8; 8] = [8, 0, 0, 0, 0x4e, 0x20, 0, 1];
+
+fn tcp(source: u16, destination: u16) -> Vec<u8> {
+    let mut segment = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    segment.resize(20, 0);
+    segment
+}
+
+/// An ICMP error that quotes a packet whose header has options (RFC 792).
+fn error_v4(kind: u8, protocol: u8, quoted: &[u8]) -> Vec<u8> {
+    let mut error = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    error.extend(ipv4(0, protocol, 4, quoted));
+    error
+}
+
+/// An ICMPv6 error (RFC 4443 §3).
+fn error_v6(kind: u8, next: u8, quoted: &[u8]) -> Vec<u8> {
+    let mut error = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    error.extend(ipv6(next, quoted));
+    error
 }
 
 /// An IPv4 packet with `options` octets of options (a multiple of 4), and a right checksum.
@@ -209,6 +241,31 @@ fn fixtures() -> Vec<(&'static str, Vec<u8>, Verdict)> {
             "for a client, but damaged",
             changed(ethernet(&[0x0800], &to_client_v4(ipv4(0, 6, 0, &[0; 20]))), 22, 65),
             Verdict::IpChecksum,
+        ),
+        ("TCP for the NAT", ethernet(&[0x0800], &ipv4(0, 6, 0, &tcp(80, 20_000))), Verdict::Steered),
+        ("UDP for the NAT", ethernet(&[0x0800], &ipv4(0, 17, 8, &udp(29_999, 5))), Verdict::Steered),
+        ("behind the NAT's ports", ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(30_000, 5))), Verdict::NotService),
+        ("before the NAT's ports", ethernet(&[0x86dd], &ipv6(6, &tcp(80, 19_999))), Verdict::NotUdp),
+        ("IPv6 for the NAT", ethernet(&[0x86dd], &ipv6(6, &tcp(80, 20_001))), Verdict::Steered),
+        ("a fragment for the NAT", ethernet(&[0x0800], &ipv4(0x2000, 17, 0, &udp(20_000, 8))), Verdict::Fragment),
+        ("a query to the NAT", ethernet(&[0x0800], &ipv4(0, 1, 0, &[8, 0, 0, 0, 0x4e, 0x20])), Verdict::NotUdp),
+        ("an answer to the NAT", ethernet(&[0x0800], &ipv4(0, 1, 0, &[0, 0, 0, 0, 0x4e, 0x20])), Verdict::Steered),
+        ("an answer to another", ethernet(&[0x0800], &ipv4(0, 1, 0, &[0, 0, 0, 0, 0x4e, 0x1f])), Verdict::NotUdp),
+        ("an ICMPv6 answer", ethernet(&[0x86dd], &ipv6(58, &[129, 0, 0, 0, 0x4e, 0x20])), Verdict::Steered),
+        ("time exceeded", ethernet(&[0x0800], &ipv4(0, 1, 0, &error_v4(11, 17, &udp(80, 0)))), Verdict::NotUdp),
+        (
+            "time exceeded, NAT",
+            ethernet(&[0x0800], &ipv4(0, 1, 4, &error_v4(11, 17, &tcp(25_000, 80)))),
+            Verdict::Steered,
+        ),
+        ("unreachable, a query", ethernet(&[0x0800], &ipv4(0, 1, 0, &error_v4(3, 1, &QUERY))), Verdict::Steered),
+        ("redirect", ethernet(&[0x0800], &ipv4(0, 1, 0, &error_v4(5, 17, &tcp(25_000, 80)))), Verdict::NotUdp),
+        ("too big, NAT", ethernet(&[0x86dd], &ipv6(58, &error_v6(2, 6, &tcp(25_000, 80)))), Verdict::Steered),
+        ("too big, another", ethernet(&[0x86dd], &ipv6(58, &error_v6(2, 6, &tcp(2_500, 80)))), Verdict::NotUdp),
+        (
+            "cut in what is quoted",
+            ethernet(&[0x0800], &ipv4(0, 1, 0, &[11, 0, 0, 0, 0, 0, 0, 0, 0x45])),
+            Verdict::NotUdp,
         ),
         ("another port", ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(PORT + 1, 32))), Verdict::NotService),
         ("another IPv6 address", changed(ethernet(&[0x86dd], &v6()), 53, 0x54), Verdict::NotService),
@@ -327,7 +384,8 @@ fn prefixes_of_clients_come_and_go_and_the_rest_of_them_stays() {
             ethernet(&[0x0800], &packet)
         };
         let mut steer = |prefixes: &[([u8; 4], u8)]| {
-            let inside = prefixes.iter().map(|(address, length)| (mapped(*address), 96 + length)).collect();
+            let prefix = |(address, length): &([u8; 4], u8)| Inside::prefix((mapped(*address), 96 + length));
+            let inside = prefixes.iter().map(prefix).collect();
             kernel.program.steer(&Steered { inside, ..Steered::default() }).unwrap();
             [[10, 9, 0, 1], [10, 9, 1, 1], [10, 10, 0, 1]]
                 .map(|to_address| kernel.program.test_run(&to(to_address)).unwrap().verdict == Verdict::Steered)

@@ -9,6 +9,15 @@ pub const CHECKSUM: usize = 2;
 /// Offset of the MTU of the next hop in [`FRAGMENTATION_NEEDED`] (RFC 1191 §4).
 pub const MTU: usize = 6;
 
+/// Offset of the identifier of an echo message.
+pub const IDENTIFIER: usize = 4;
+
+/// Type: answer to an echo request.
+pub const ECHO_REPLY: u8 = 0;
+/// Type: echo request.
+pub const ECHO: u8 = 8;
+/// Type: a field of the header cannot be understood.
+pub const PARAMETER_PROBLEM: u8 = 12;
 /// Type: destination unreachable.
 pub const UNREACHABLE: u8 = 3;
 /// Type: time exceeded.

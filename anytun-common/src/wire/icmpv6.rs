@@ -9,6 +9,12 @@ pub const CHECKSUM: usize = 2;
 /// Offset of the MTU in [`PACKET_TOO_BIG`].
 pub const MTU: usize = 4;
 
+/// Type: echo request.
+pub const ECHO: u8 = 128;
+/// Type: answer to an echo request.
+pub const ECHO_REPLY: u8 = 129;
+/// Type: a field of the header cannot be understood.
+pub const PARAMETER_PROBLEM: u8 = 4;
 /// Type: destination unreachable.
 pub const UNREACHABLE: u8 = 1;
 /// Type: packet too big.

@@ -7,8 +7,10 @@ use core::ptr;
 use core::sync::atomic::AtomicU64;
 
 use anytun_common::backlog::{self, Backlog, FLOWS_PER_QUEUE, Flow};
-use anytun_common::classify::{Network, datagram, network};
-use anytun_common::map::{MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, QUEUES_PER_INTERFACE, ServiceKey};
+use anytun_common::classify::{Network, datagram, network, port};
+use anytun_common::map::{
+    InsideKey, MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, QUEUES_PER_INTERFACE, ServiceKey, inside_key,
+};
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::Header;
 use anytun_xdp_ebpf::Frame;
@@ -23,9 +25,10 @@ use aya_log_ebpf::warn;
 #[map]
 static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(MAX_SERVICES, 0);
 
-/// Prefixes of clients that packets from outside are for: those of open networks, IPv4 ones mapped. The value is not used.
+/// What packets from outside are for: prefixes of clients of open networks, and blocks of ports of NATs. The value is not
+/// used.
 #[map]
-static INSIDE: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(MAX_INSIDE, 0);
+static INSIDE: LpmTrie<InsideKey, u8> = LpmTrie::with_max_entries(MAX_INSIDE, 0);
 
 /// Interface index to slot: the place of the interface in [`SOCKETS`].
 #[map]
@@ -91,7 +94,7 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     let network = network(&frame)?;
     let sender = match for_service(&frame, &network) {
         Ok(sender) => sender,
-        Err(_) if for_client(&network) => Sender { port: 0, mux: 0 },
+        Err(_) if for_client(&frame, &network) => Sender { port: 0, mux: 0 },
         Err(verdict) => return Err(verdict),
     };
     // SAFETY: a slot is written once, before the program is attached to the interface.
@@ -116,10 +119,11 @@ fn for_service(frame: &Frame<'_>, network: &Network) -> Result<Sender, Verdict> 
     Ok(Sender { port: datagram.source_port, mux })
 }
 
-/// Whether the packet is for a client of an open network.
+/// Whether the packet is for a client of an open network, under its own address or behind a NAT.
 #[inline(always)]
-fn for_client(network: &Network) -> bool {
-    INSIDE.get(Key::new(128, network.destination)).is_some()
+fn for_client(frame: &Frame<'_>, network: &Network) -> bool {
+    let key = inside_key(&network.destination, port(frame, network));
+    INSIDE.get(Key::new(8 * size_of::<InsideKey>() as u32, key)).is_some()
 }
 
 /// Whether the packet may join the queue of the worker at `place`; counts it there if so.

@@ -90,7 +90,7 @@ impl<'a> Clients<'a> {
             let place = At { line: *line, value: network.name.as_str() };
             overlap::check(report, place, network.more_specifics, claims.collect());
         }
-        open::check(report, reachable(&entries, around.networks), around.services);
+        open::check(report, reachable(&entries, around.networks), around.services, around.networks);
         entries.into_iter().map(|entry| entry.client).collect()
     }
 }

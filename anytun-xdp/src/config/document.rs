@@ -105,11 +105,11 @@ impl<'a> Document<'a> {
                 report.error(line, unknown(name, value.get_ref(), schemas));
                 continue;
             };
-            match (value.get_ref(), schema.repeated) {
-                (DeValue::Table(entries), false) => {
+            match (value.get_ref(), schema.form) {
+                (DeValue::Table(entries), Form::Single) => {
                     found.push(Table::new(report, schema, line, entries, self.origin));
                 }
-                (DeValue::Array(array), true) if array.iter().all(|element| element.get_ref().is_table()) => {
+                (DeValue::Array(array), Form::Repeated) if array.iter().all(|element| element.get_ref().is_table()) => {
                     for element in array {
                         if let DeValue::Table(entries) = element.get_ref() {
                             let line = self.origin.line(element.span().start);
@@ -126,18 +126,32 @@ impl<'a> Document<'a> {
     }
 }
 
+/// How a table is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Once: `[name]`.
+    Single,
+    /// As often as one likes: `[[name]]`.
+    Repeated,
+    /// As a value: `name = { … }`, or a list of those.
+    Inline,
+}
+
 /// The name of a table and of the keys it may have.
 pub(super) struct Schema {
     pub(super) name: &'static str,
-    /// Whether there may be several: `[[name]]`.
-    pub(super) repeated: bool,
+    pub(super) form: Form,
     pub(super) keys: &'static [&'static str],
 }
 
 impl Schema {
     /// As the table is written in the file.
     pub(super) fn header(&self) -> String {
-        if self.repeated { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
+        match self.form {
+            Form::Single => format!("[{}]", self.name),
+            Form::Repeated => format!("[[{}]]", self.name),
+            Form::Inline => format!("`{}`", self.name),
+        }
     }
 }
 
@@ -235,6 +249,27 @@ impl<'a> Table<'a> {
             report.error(line, format!("`{key}` cannot be {word:?}; it must be one of {}", words.join(", ")));
         }
         choice.map(|(_, value)| At { line, value: *value })
+    }
+
+    /// A table as a value, or a list of those. Elements of other types are reported and left out.
+    pub(super) fn inline(&self, report: &mut Report, key: &str, schema: &'static Schema) -> Option<Vec<Table<'a>>> {
+        let At { line, value } = self.get(report, key, "a table such as { … }, or a list of those", |value| {
+            (value.is_table() || value.is_array()).then_some(value)
+        })?;
+        let table = |report: &mut Report, line, value: &'a DeValue<'a>| match value.as_table() {
+            Some(entries) => Some(Table::new(report, schema, line, entries, self.origin)),
+            None => {
+                let found = type_name(value);
+                report.error(line, format!("`{key}` must be a list of tables, but one of them is {found}"));
+                None
+            }
+        };
+        let Some(list) = value.as_array() else { return table(report, line, value).map(|one| vec![one]) };
+        let one = |element: &'a Spanned<DeValue<'a>>| {
+            let line = self.origin.line(element.span().start);
+            table(report, line, element.get_ref())
+        };
+        list.iter().map(one).collect()
     }
 
     /// A list of strings, each with its line. Elements of other types are reported and left out.

@@ -56,15 +56,25 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
         let prefixes = members().map(|client| client.prefixes.len()).sum();
         let (clients, prefixes) = (counted(members().count(), "client"), prefix_count(prefixes));
         let nested = if network.more_specifics { ", may lie in each other: the longest wins" } else { "" };
-        let open = match network.open {
-            Open::No => "",
-            Open::Routed => ", open: by the routes of this host to what is outside, and from there",
-        };
+        let open = open(network.open);
         let clamp = if network.mss_clamp { "" } else { ", TCP segment sizes are left alone" };
         writeln!(out, "network {}: IP, {clients}, {prefixes}{nested}{clamp}{open}", network.name)?;
     }
     write_clients(config, out)?;
     write_warnings(config, out)
+}
+
+/// What clients reach outside of their network, and how.
+fn open(open: Open) -> String {
+    match open {
+        Open::No => String::new(),
+        Open::Routed => ", open: by the routes of this host to what is outside, and from there".to_owned(),
+        Open::Nat(_) => {
+            let behind: Vec<String> =
+                open.nats().map(|nat| format!("ports {} of {}", nat.ports, nat.address)).collect();
+            format!(", open: by the routes of this host to what is outside, behind {}", behind.join(" and "))
+        }
+    }
 }
 
 fn write_clients(config: &Config, out: &mut String) -> fmt::Result {

@@ -12,6 +12,7 @@ mod document;
 mod error;
 mod explain;
 mod names;
+mod nat;
 mod nearest;
 mod node;
 mod open;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use error::{Error, Problem, lines};
 pub use explain::explain;
+pub use nat::{Filtering, Nat};
 pub use ports::PortRange;
 pub use prefix::{Prefix, PrefixError};
 pub use read::{control_path, parse, read};
@@ -235,6 +237,16 @@ pub enum Open {
     No,
     /// Their packets leave as they are, by the routes of the host, and what comes for their prefixes is tunnelled to them.
     Routed,
+    /// Their packets leave as if an address of the node had sent them: those of IPv4 by the first, those of IPv6 by the second.
+    Nat([Option<Nat>; 2]),
+}
+
+impl Open {
+    /// The NATs, of which there are none unless they are asked for.
+    pub fn nats(self) -> impl Iterator<Item = Nat> {
+        let nats = if let Self::Nat(nats) = self { nats } else { [None; 2] };
+        nats.into_iter().flatten()
+    }
 }
 
 /// A peer with a MUX under a service.

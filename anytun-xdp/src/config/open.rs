@@ -2,49 +2,68 @@
 
 use super::document::{At, Table};
 use super::error::Report;
+use super::nat::nat;
 use super::overlap::{Claim, owner};
 use super::prefix::Prefix;
 use super::{Network, Open, Service};
 
-/// Prefixes that all open networks together may have: what the map of the XDP program takes.
-const MOST: usize = anytun_common::map::MAX_INSIDE as usize;
+/// Prefixes that all routed networks together may have: half of what the map of the XDP program takes, where ports of NATs are too.
+const MOST: usize = anytun_common::map::MAX_INSIDE as usize / 2;
 
 /// Reads the key; `None` when it cannot be used.
 pub(super) fn open(report: &mut Report, table: &Table<'_>) -> Option<Open> {
-    match table.has("open") {
-        true => table.choice(report, "open", &[("no", Open::No), ("routed", Open::Routed)]).map(|at| at.value),
+    // What the last one means, another key says.
+    let choices = [("no", Some(Open::No)), ("routed", Some(Open::Routed)), ("nat", None)];
+    let open = match table.has("open") {
+        true => table.choice(report, "open", &choices)?.value,
         false => Some(Open::No),
+    };
+    if open.is_some() && table.has("nat") {
+        report.error(table.line_of("nat"), "`nat` is for a network with `open = \"nat\"`");
     }
+    open.or_else(|| nat(report, table))
 }
 
-/// A prefix of an open network, and its owner.
+/// A prefix of a routed network, and its owner.
 #[derive(Clone, Copy)]
 pub(super) struct Reachable<'a> {
     pub(super) claim: Claim<'a>,
     pub(super) network: &'a Network,
 }
 
-/// Reports prefixes of open networks that the outside cannot be told to send here: those that it could mean another network
+/// Reports prefixes of open networks that would take everything, and those of routed ones that the outside cannot be told to
+/// send here: those that it could mean another network
 /// by, and those that have the node itself in them.
-pub(super) fn check(report: &mut Report, mut reachable: Vec<Reachable<'_>>, services: &[Option<Service>]) {
-    if reachable.len() > MOST {
-        let line = reachable[MOST].claim.prefix.line;
-        report.error(line, format!("open networks have {} prefixes; {MOST} is the limit", reachable.len()));
-    }
-    for Reachable { claim, network } in &reachable {
+pub(super) fn check(
+    report: &mut Report,
+    mut reachable: Vec<Reachable<'_>>,
+    services: &[Option<Service>],
+    networks: &[Option<Network>],
+) {
+    let nats: Vec<_> =
+        networks.iter().flatten().flat_map(|network| network.open.nats().map(move |nat| (network, nat))).collect();
+    reachable.retain(|Reachable { claim, network }| {
         let At { line, value: prefix } = claim.prefix;
-        let inside = services.iter().flatten().find(|service| prefix.contains(service.address));
+        let taken = if network.open == Open::Routed { "all that this host receives" } else { "all that leaves" };
         if prefix.is_default() {
             let way_out = "give the client the prefixes it really has, or the network no `open`";
-            report.error(
-                line,
-                format!(
-                    "prefix {prefix} of {}: in the open network {:?} it would take all that this host receives; {way_out}",
-                    owner(claim),
-                    network.name
-                ),
+            let name = &network.name;
+            let message = format!(
+                "prefix {prefix} of {}: in the open network {name:?} it would take {taken}; {way_out}",
+                owner(claim)
             );
-        } else if let Some(service) = inside {
+            report.error(line, message);
+        }
+        network.open == Open::Routed && !prefix.is_default()
+    });
+    if reachable.len() > MOST {
+        let line = reachable[MOST].claim.prefix.line;
+        report.error(line, format!("routed networks have {} prefixes; {MOST} is the limit", reachable.len()));
+    }
+    for Reachable { claim, .. } in &reachable {
+        let At { line, value: prefix } = claim.prefix;
+        let inside = services.iter().flatten().find(|service| prefix.contains(service.address));
+        if let Some(service) = inside {
             report.error(
                 line,
                 format!(
@@ -52,6 +71,16 @@ pub(super) fn check(report: &mut Report, mut reachable: Vec<Reachable<'_>>, serv
                     owner(claim),
                     service.name,
                     service.address
+                ),
+            );
+        } else if let Some((behind, nat)) = nats.iter().find(|(_, nat)| prefix.contains(nat.address)) {
+            report.error(
+                line,
+                format!(
+                    "prefix {prefix} of {} has the address of the NAT of the network {:?} in it, {}, which is the node's own",
+                    owner(claim),
+                    behind.name,
+                    nat.address
                 ),
             );
         }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::document::Schema;
+use super::document::{Form, Schema};
 
 /// Clients of one piece.
 const CLIENTS: usize = 64;
@@ -56,7 +56,7 @@ fn headers(text: &str, schemas: &[Schema]) -> Option<Vec<(usize, usize)>> {
                 let behind = content.strip_prefix(name.as_str()).map(str::trim_start);
                 behind.is_some_and(|behind| behind.is_empty() || behind.starts_with('#'))
             })?;
-            if seen[schema] && !schemas[schema].repeated {
+            if seen[schema] && schemas[schema].form == Form::Single {
                 return None;
             }
             seen[schema] = true;
@@ -74,9 +74,9 @@ mod tests {
     use super::*;
 
     static SCHEMAS: [Schema; 3] = [
-        Schema { name: "node", repeated: false, keys: &[] },
-        Schema { name: "network", repeated: true, keys: &[] },
-        Schema { name: "client", repeated: true, keys: &[] },
+        Schema { name: "node", form: Form::Single, keys: &[] },
+        Schema { name: "network", form: Form::Repeated, keys: &[] },
+        Schema { name: "client", form: Form::Repeated, keys: &[] },
     ];
 
     fn texts<'a>(text: &'a str, ranges: &[Range<usize>]) -> Vec<&'a str> {

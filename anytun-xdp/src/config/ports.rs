@@ -61,6 +61,19 @@ impl PortRange {
         self.first <= port && port <= self.last
     }
 
+    /// The range as aligned blocks of a power of two, each with its first port and how many leading bits of it its ports
+    /// share: what a longest-prefix map holds.
+    pub fn blocks(self) -> impl Iterator<Item = (u16, u8)> {
+        let mut rest = Some(u32::from(self.first));
+        std::iter::from_fn(move || {
+            let first = rest.filter(|first| *first <= u32::from(self.last))?;
+            let left = u32::from(self.last) - first + 1;
+            let bits = first.trailing_zeros().min(left.ilog2());
+            rest = Some(first + (1 << bits));
+            Some((first as u16, 16 - bits as u8))
+        })
+    }
+
     /// Whether both have a port in common.
     pub const fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
@@ -86,6 +99,22 @@ mod tests {
         assert!(!range.contains(19_999) && !range.contains(30_000));
         assert_eq!(PortRange::parse(" 1024 - 65535 ").expect("a range").count(), 64_512);
         assert_eq!(PortRange::parse("5000-5000").expect("a range").count(), 1);
+    }
+
+    #[test]
+    fn blocks_are_the_range_and_nothing_else() {
+        for text in ["20000-29999", "1024-65535", "5000-5000", "65535-65535", "1025-32768", "32768-65535"] {
+            let range = PortRange::parse(text).expect("a range");
+            let blocks: Vec<(u16, u8)> = range.blocks().collect();
+            let covers = |port: u16| {
+                let shares = |(first, bits): &&(u16, u8)| (u32::from(port) ^ u32::from(*first)) >> (16 - bits) == 0;
+                blocks.iter().filter(shares).count()
+            };
+            for port in 0..=u16::MAX {
+                assert_eq!(covers(port), usize::from(range.contains(port)), "{port} of {text}");
+            }
+            assert!(blocks.len() <= 30, "{text}: {}", blocks.len());
+        }
     }
 
     #[test]

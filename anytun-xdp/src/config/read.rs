@@ -9,17 +9,17 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::client::{Clients, Surroundings};
-use super::document::{Document, Lines, Schema, Table};
+use super::document::{Document, Form, Lines, Schema, Table};
 use super::error::{Error, Report};
 use super::names::Names;
 use super::pieces::{self, Pieces};
-use super::{Config, Problem, node, service};
+use super::{Config, Problem, nat, node, service};
 
 /// The tables and keys there are, in the order of the README.
 static SCHEMAS: [Schema; 5] = [
     Schema {
         name: "node",
-        repeated: false,
+        form: Form::Single,
         keys: &[
             "name",
             "state_dir",
@@ -32,12 +32,16 @@ static SCHEMAS: [Schema; 5] = [
             "icmp_rate",
         ],
     },
-    Schema { name: "interface", repeated: true, keys: &["name", "xdp", "queues"] },
-    Schema { name: "service", repeated: true, keys: &["name", "address", "port", "udp_checksum"] },
-    Schema { name: "network", repeated: true, keys: &["name", "kind", "more_specifics", "mss_clamp", "open"] },
+    Schema { name: "interface", form: Form::Repeated, keys: &["name", "xdp", "queues"] },
+    Schema { name: "service", form: Form::Repeated, keys: &["name", "address", "port", "udp_checksum"] },
+    Schema {
+        name: "network",
+        form: Form::Repeated,
+        keys: &["name", "kind", "more_specifics", "mss_clamp", "open", "nat"],
+    },
     Schema {
         name: "client",
-        repeated: true,
+        form: Form::Repeated,
         keys: &[
             "name",
             "network",
@@ -181,7 +185,9 @@ fn assemble(
     let services = service::services(report, services, &mut service_names);
     let mut network_names = Names::new("network");
     let network_lines: Vec<usize> = networks.iter().map(|table| table.line).collect();
-    let networks = service::networks(report, networks, &mut network_names);
+    let network_tables = networks;
+    let networks = service::networks(report, network_tables, &mut network_names);
+    nat::check(report, network_tables, &networks, &services);
 
     let mut clients = Clients::new(Surroundings {
         directory,

@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-use super::status::{Client, Counts, Interface, Queue, State, Status, Worker};
+use super::status::{Client, Counts, Interface, Nat, Queue, State, Status, Worker};
 
 /// The media type of what [`render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,6 +23,7 @@ pub fn render(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     interfaces(&mut text, &status.interfaces)?;
     workers(&mut text, &status.workers)?;
     mirror(&mut text, status)?;
+    nats(&mut text, &status.nats)?;
     clients(&mut text, status)
 }
 
@@ -48,6 +49,23 @@ fn mirror(text: &mut Text<'_>, status: &Status) -> io::Result<()> {
     ] {
         text.family(name, kind, help)?;
         text.sample(name, &[], value)?;
+    }
+    Ok(())
+}
+
+const NATS: [Field<Nat>; 3] = [
+    ("nat_mappings", "Ports that are lent to clients.", |nat| nat.mappings),
+    ("nat_resting_ports", "Ports that rest after their last use.", |nat| nat.resting),
+    ("nat_sessions", "Pairs of a lent port and somebody outside.", |nat| nat.sessions),
+];
+
+fn nats(text: &mut Text<'_>, nats: &[Nat]) -> io::Result<()> {
+    for (name, help, value) in NATS {
+        text.family(name, Kind::Gauge, help)?;
+        for nat in nats {
+            let (address, network) = (nat.address.to_string(), &*nat.network);
+            text.sample(name, &[("network", network), ("address", &address), ("ports", &nat.ports)], value(nat))?;
+        }
     }
     Ok(())
 }

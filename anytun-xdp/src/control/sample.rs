@@ -42,6 +42,14 @@ pub(super) fn status() -> Status {
         services: vec![Service { name: "anycast".into(), address: [192, 0, 2, 53].into(), port: 4444, clients: 2 }],
         clients: vec![alice(), bob()],
         sequences: Sequences { exhausted_keys: 0, leases_written: 3, lease_failures: 0 },
+        nats: vec![Nat {
+            network: "office".into(),
+            address: [192, 0, 2, 53].into(),
+            ports: "20000-29999".into(),
+            mappings: 7,
+            resting: 2,
+            sessions: 9,
+        }],
         mirror: Mirror { rules: 6, routes: 12, neighbours: 2, listings: 5, resynchronisations: 1, neighbours_asked: 4 },
     }
 }
@@ -79,6 +87,7 @@ fn alice() -> Client {
         last_seen_seconds_ago: Some(1.2),
         rx: Traffic { packets: 1234, bytes: 103_656 },
         tx: Traffic { packets: 66, bytes: 5544 },
+        nat: Some(NatUsage { ports: 5, sessions: 6 }),
         drops: counts(&[("bad-tag", 3), ("replayed", 1000)]),
     }
 }
@@ -93,6 +102,7 @@ fn bob() -> Client {
         last_seen_seconds_ago: None,
         rx: Traffic::default(),
         tx: Traffic::default(),
+        nat: None,
         drops: Counts::new(),
         ..alice()
     }

@@ -104,6 +104,18 @@ fn head(status: &Status) -> String {
             thousands(service.clients)
         );
     }
+    for nat in &status.nats {
+        let _ = writeln!(
+            text,
+            "NAT of {}: {} ports {}, {} lent, {} at rest, {} sessions",
+            nat.network,
+            nat.address,
+            nat.ports,
+            thousands(nat.mappings),
+            thousands(nat.resting),
+            thousands(nat.sessions)
+        );
+    }
     text
 }
 
@@ -338,6 +350,7 @@ sequence numbers: 3 leases written
 ICMP errors sent: time-exceeded 7, too-big 2
 routes: 12 by 6 rules, 2 neighbours known
 service anycast: 192.0.2.53 port 4444, 2 clients
+NAT of office: 192.0.2.53 ports 20000-29999, 7 lent, 2 at rest, 9 sessions
 
 INTERFACE  DRIVER  LINK  XDP ASKED  XDP GOT  QUEUE  WORKER  QUEUE ASKED  QUEUE GOT  WAKEUP  DROPPED  RX RING FULL  NO FILL FRAME
 eth0       veth    up    auto       native       0       0  auto         copy       yes           0             5              0

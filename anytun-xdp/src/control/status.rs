@@ -44,6 +44,9 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// The services, in the order of the configuration.
     pub services: Vec<Service>,
+    /// The NATs of open networks.
+    #[serde(default)]
+    pub nats: Vec<Nat>,
     /// The clients, in the order of the configuration.
     pub clients: Vec<Client>,
     /// Sequence numbers and their leases.
@@ -238,6 +241,23 @@ pub struct Service {
     pub clients: u64,
 }
 
+/// A NAT.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Nat {
+    /// The network whose clients are behind it.
+    pub network: Arc<str>,
+    /// Its address outside.
+    pub address: IpAddr,
+    /// The ports of this node there, as `FIRST-LAST`; those of TCP, of UDP, and identifiers of ICMP queries.
+    pub ports: String,
+    /// Ports that are lent to clients, of all three kinds.
+    pub mappings: u64,
+    /// Ports that rest after their last use.
+    pub resting: u64,
+    /// Sessions: pairs of a mapping and somebody outside.
+    pub sessions: u64,
+}
+
 /// A client. Names are shared, so that a status of very many clients is small and quickly made.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Client {
@@ -261,8 +281,20 @@ pub struct Client {
     pub rx: Traffic,
     /// Packets sealed for the client, and their octets from SATP header to tag.
     pub tx: Traffic,
+    /// What it has of the NATs of its network; nothing in a network without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatUsage>,
     /// Packets of this client that were dropped, by reason. Reasons that did not occur are left out.
     pub drops: Counts,
+}
+
+/// What a client has of the NATs of its network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NatUsage {
+    /// Ports, those that rest included.
+    pub ports: u64,
+    /// Sessions.
+    pub sessions: u64,
 }
 
 /// Packets one way.
@@ -342,11 +374,15 @@ mod tests {
                 "icmp_errors": {"time-exceeded": 7, "unreachable": 0, "too-big": 2},
             }],
             "services": [{"name": "anycast", "address": "192.0.2.53", "port": 4444, "clients": 2}],
+            "nats": [{
+                "network": "office", "address": "192.0.2.53", "ports": "20000-29999", "mappings": 7, "resting": 2, "sessions": 9,
+            }],
             "clients": [
                 {
                     "name": "alice", "network": "office", "service": "anycast", "mux": 1,
                     "endpoint": "198.51.100.7:4444", "interface": "eth0", "vlan": [10], "last_seen_seconds_ago": 1.2,
                     "rx": {"packets": 1234, "bytes": 103_656}, "tx": {"packets": 66, "bytes": 5544},
+                    "nat": {"ports": 5, "sessions": 6},
                     "drops": {"bad-tag": 3, "replayed": 1000},
                 },
                 {

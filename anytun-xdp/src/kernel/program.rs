@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use anytun_common::map::{MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey};
+use anytun_common::map::{InsideKey, MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey, inside_key};
 use anytun_common::verdict::Verdict;
 use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -15,7 +15,7 @@ use aya_log::EbpfLogger;
 
 use super::backlog::Backlogs;
 use super::{Attachment, HostError, Link, Xsk, object, privilege, xsk};
-use crate::config::XdpMode;
+use crate::config::{PortRange, XdpMode};
 
 /// The program's name in its object.
 pub(super) const NAME: &str = "anytun_xdp";
@@ -26,16 +26,31 @@ const QUEUE_LIMIT: u64 = xsk::RX_RING as u64 * 3 / 4;
 /// Octets of a [`ServiceKey`], in the order of its fields.
 type Key = [u8; size_of::<ServiceKey>()];
 
-/// A prefix of a client that packets from outside are for: octets of the address, an IPv4 one mapped, and how many bits of
-/// them count.
-pub type Inside = ([u8; 16], u8);
+/// What packets from outside are for: as many leading bits of a key as count.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Inside {
+    key: InsideKey,
+    bits: u8,
+}
+
+impl Inside {
+    /// A prefix of a client: octets of the address, an IPv4 one mapped, and how many bits of them count.
+    pub fn prefix((address, length): ([u8; 16], u8)) -> Self {
+        Self { key: inside_key(&address, 0), bits: length.min(128) }
+    }
+
+    /// Ports of a NAT at its address, an IPv4 one mapped.
+    pub fn ports(address: [u8; 16], ports: PortRange) -> impl Iterator<Item = Self> {
+        ports.blocks().map(move |(first, bits)| Self { key: inside_key(&address, first), bits: 128 + bits })
+    }
+}
 
 /// What packets the program hands to workers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Steered {
     /// UDP datagrams to these services.
     pub services: HashSet<ServiceKey>,
-    /// IP packets of any kind to these clients of open networks.
+    /// IP packets of any kind to clients of open networks.
     pub inside: HashSet<Inside>,
 }
 
@@ -60,7 +75,7 @@ pub struct Program {
     attachments: Vec<Attachment>,
     ebpf: Ebpf,
     services: HashMap<MapData, Key, u8>,
-    inside: LpmTrie<MapData, [u8; 16], u8>,
+    inside: LpmTrie<MapData, InsideKey, u8>,
     /// What `services` and `inside` hold.
     current: Steered,
     slots: HashMap<MapData, u32, u32>,
@@ -119,7 +134,7 @@ impl Program {
     /// until then stays.
     pub fn steer(&mut self, wanted: &Steered) -> Result<(), HostError> {
         let Self { services, inside, current, .. } = self;
-        let prefix = |(address, length): &Inside| Prefix::new(u32::from(*length), *address);
+        let prefix = |inside: &Inside| Prefix::new(u32::from(inside.bits), inside.key);
         for key in wanted.services.difference(&current.services.clone()) {
             services.insert(octets(key), 1, 0).map_err(map_error)?;
             current.services.insert(*key);

@@ -50,6 +50,8 @@ impl Problem {
             Verdict::HopLimit => Some(Problem::HopLimit),
             Verdict::NoRoute | Verdict::NoWay => Some(Problem::NoRoute),
             Verdict::NoEndpoint => Some(Problem::NoHost),
+            // RFC 6888 §3, of mappings that cannot be made.
+            Verdict::NatLimit | Verdict::NatPortsExhausted | Verdict::NatTableFull => Some(Problem::NoHost),
             Verdict::TooBig => Some(Problem::TooBig { mtu }),
             _ => None,
         }

@@ -4,22 +4,40 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::{ethernet, ipv4, ipv6, mapped};
 
 use super::inner::Inner;
+use super::nat::{self, Sums};
 use super::partial;
 use super::tunnel::{Route, destination, source};
+use crate::table::nat::{Member, Refusal};
 use crate::table::ways::{Way, Wayless, Ways};
-use crate::table::{OUTSIDE, Tables};
+use crate::table::{Behind, Client, OUTSIDE, Tables};
 
-/// Routes a packet that came from outside as it is: finds the client of an open network that its destination leads to,
-/// refuses a source that is a client's of that network, who would seem to have sent it, and counts the hop. When checksums
-/// may be `partial`, they are completed.
+/// Routes a packet that came from outside as it is: finds the client of an open network that its destination leads to, by
+/// its prefixes or behind a NAT, refuses a source that is a client's of that network, who would seem to have sent it, and
+/// counts the hop. When checksums may be `partial`, they are completed. `now` is in milliseconds since the node started.
 #[inline]
-pub fn inward(tables: &Tables, payload_type: u16, packet: &mut [u8], partial: bool) -> Result<Route, Verdict> {
+pub fn inward(
+    tables: &Tables,
+    payload_type: u16,
+    packet: &mut [u8],
+    partial: bool,
+    now: u64,
+) -> Result<Route, Verdict> {
+    let nats = if tables.nats.all().is_empty() { None } else { ends(packet) };
+    let nats = nats.map_or(&[][..], |(_, destination)| tables.nats.at(&destination));
+    let behind = match nats {
+        [] => None,
+        nats => {
+            let (_, length) = Inner::new(payload_type, packet)?;
+            let packet = packet.get_mut(..length).ok_or(Verdict::MalformedInner)?;
+            Some(translate(tables, nats, packet, if partial { Sums::Partial } else { Sums::Whole }, now)?)
+        }
+    };
     let (mut inner, length) = Inner::new(payload_type, packet)?;
     let ends = inner.ends();
     if ends.source_is_of_link() || ends.destination_is_of_link() {
         return Err(Verdict::LinkScope);
     }
-    let to = destination(tables.inside.clients(), &ends).ok_or(Verdict::Stray)?;
+    let to = behind.or_else(|| destination(tables.inside.clients(), &ends)).ok_or(Verdict::Stray)?;
     let client = tables.clients.get(to as usize).ok_or(Verdict::Stray)?;
     let network = tables.networks.get(client.network as usize).ok_or(Verdict::Stray)?;
     if source(network, &ends) != Some(OUTSIDE) {
@@ -27,23 +45,106 @@ pub fn inward(tables: &Tables, payload_type: u16, packet: &mut [u8], partial: bo
     }
     inner.hop()?;
     let route = Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() };
-    if partial && let Some(packet) = packet.get_mut(..length) {
+    if partial
+        && behind.is_none()
+        && let Some(packet) = packet.get_mut(..length)
+    {
         partial::complete(packet);
     }
     Ok(route)
 }
 
-/// The way out of a packet that leaves an open network as it is. It was checked when it was routed.
+/// Translates a packet for the address of `nats` by the one whose port it is for; returns the client's number. A packet that
+/// is refused is as it came.
+fn translate(tables: &Tables, nats: &[Behind], packet: &mut [u8], sums: Sums, now: u64) -> Result<u32, Verdict> {
+    for behind in nats {
+        let inside = match nat::inbound(behind.nat(), packet, sums, now) {
+            Ok(inside) => inside,
+            Err(Refusal::ForeignRange) => continue,
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let to = behind.client(&inside, &tables.clients).ok_or(Verdict::NatNoMapping)?;
+        // The address may have gone to somebody else since the client sent from it.
+        let is_own = tables.networks.get(behind.network as usize).is_some_and(|network| {
+            let [.., a, b, c, d] = inside.end.address;
+            let v4 = mapped([a, b, c, d]) == inside.end.address;
+            let owner = if v4 { network.find_v4([a, b, c, d]) } else { network.find_v6(inside.end.address) };
+            owner == Some(to)
+        });
+        return if is_own { Ok(to) } else { Err(Verdict::NatNoMapping) };
+    }
+    Err(Verdict::NatForeignRange)
+}
+
+/// How a packet that leaves its network goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Border<'a> {
+    /// As it is.
+    Open,
+    /// Behind a NAT.
+    Behind(&'a Member),
+    /// Behind the NAT of whom it is for, and so back into the network.
+    Back(&'a Member),
+}
+
+impl Border<'_> {
+    /// The address that the packet of `source` leaves with.
+    #[inline]
+    fn source(&self, source: [u8; 16]) -> [u8; 16] {
+        match self {
+            Self::Open => source,
+            Self::Behind(member) | Self::Back(member) => member.nat().address(),
+        }
+    }
+}
+
+/// What is at the border for a packet of `client`.
+///
+/// # Errors
+/// When the client has no account in the NAT of its network.
 #[inline]
-pub fn way(ways: &Ways, packet: &[u8]) -> Result<Way, Wayless> {
-    let four = |at: usize| packet.get(at..).and_then(<[u8]>::first_chunk).copied().map(mapped);
-    let sixteen = |at: usize| packet.get(at..).and_then(<[u8]>::first_chunk).copied();
-    let (source, destination) = match packet.first().map(|first| first >> 4) {
-        Some(4) => (four(ipv4::SOURCE), four(ipv4::DESTINATION)),
-        _ => (sixteen(ipv6::SOURCE), sixteen(ipv6::DESTINATION)),
-    };
-    let (Some(source), Some(destination)) = (source, destination) else { return Err(Wayless::Unreachable) };
+pub fn border<'a>(client: &'a Client, packet: &[u8]) -> Result<Border<'a>, Verdict> {
+    let Some(members) = &client.members else { return Ok(Border::Open) };
+    let (source, destination) = ends(packet).ok_or(Verdict::MalformedInner)?;
+    let member = members.of(&source).ok_or(Verdict::NatLimit)?;
+    let is_back = destination == member.nat().address();
+    Ok(if is_back { Border::Back(member) } else { Border::Behind(member) })
+}
+
+/// Translates a packet that leaves through `border`. Returns the client that it goes to when it goes back.
+///
+/// # Errors
+/// Why it cannot, the packet unchanged unless it goes back.
+#[inline]
+pub fn cross(tables: &Tables, border: Border<'_>, packet: &mut [u8], now: u64) -> Result<Option<u32>, Verdict> {
+    let (Border::Behind(member) | Border::Back(member)) = border else { return Ok(None) };
+    nat::outbound(member.nat(), member.account(), packet, Sums::Whole, now)?;
+    match border {
+        Border::Back(_) => {
+            let nats = tables.nats.at(&member.nat().address());
+            translate(tables, nats, packet, Sums::Whole, now).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The way out of a packet that leaves through `border`. It was checked when it was routed.
+#[inline]
+pub fn way(ways: &Ways, border: Border<'_>, packet: &[u8]) -> Result<Way, Wayless> {
+    let (source, destination) = ends(packet).ok_or(Wayless::Unreachable)?;
+    let source = border.source(source);
     ways.find(&destination, &source, flow(&source, &destination))
+}
+
+/// Source and destination of an IP packet, IPv4 ones mapped.
+#[inline]
+fn ends(packet: &[u8]) -> Option<([u8; 16], [u8; 16])> {
+    let four = |at: usize| packet.get(at..)?.first_chunk().copied().map(mapped);
+    let sixteen = |at: usize| packet.get(at..)?.first_chunk().copied();
+    match packet.first()? >> 4 {
+        4 => Some((four(ipv4::SOURCE)?, four(ipv4::DESTINATION)?)),
+        _ => Some((sixteen(ipv6::SOURCE)?, sixteen(ipv6::DESTINATION)?)),
+    }
 }
 
 /// Tells flows apart where several ways are equally good. Packets of one pair of hosts stay in order.

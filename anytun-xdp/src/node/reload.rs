@@ -10,8 +10,8 @@ use super::running::{Running, lock};
 use super::start::warn_of;
 use crate::config::{self, Config, Interface, Node};
 use crate::control::status::Reload;
-use crate::kernel::{Steered, memory};
-use crate::table::{Service, Tables};
+use crate::kernel::{Inside, Steered, memory};
+use crate::table::{Behind, Service, Tables};
 
 /// The parts of a configuration that take a restart to change.
 #[derive(PartialEq, Eq)]
@@ -151,12 +151,16 @@ impl Running {
     }
 }
 
+/// What packets from outside are for.
+fn inside(tables: &Tables) -> impl Iterator<Item = Inside> {
+    let prefixes = tables.inside.prefixes().iter().map(|prefix| Inside::prefix(prefix.mapped()));
+    let nats = tables.nats.all().iter().map(Behind::nat);
+    prefixes.chain(nats.flat_map(|nat| Inside::ports(nat.address(), nat.settings().ports)))
+}
+
 /// What the program hands to workers that have these tables.
 pub(super) fn steered(tables: &Tables) -> Steered {
-    Steered {
-        services: tables.services.all().iter().map(Service::key).collect(),
-        inside: tables.inside.prefixes().iter().map(|prefix| prefix.mapped()).collect(),
-    }
+    Steered { services: tables.services.all().iter().map(Service::key).collect(), inside: inside(tables).collect() }
 }
 
 /// How many clients came, went and stayed.

@@ -13,12 +13,12 @@ use super::running::{Running, WorkerView};
 use crate::config::XdpMode;
 use crate::control::source::{Readiness, Source};
 use crate::control::status::{
-    Client, Counts, Interface, Io, Ledger, Memory, Mirror, Mode, Program, Queue, Service, State, Status, Traffic,
-    Worker, XskStatistics,
+    Client, Counts, Interface, Io, Ledger, Memory, Mirror, Mode, Nat, NatUsage, Program, Queue, Service, State, Status,
+    Traffic, Worker, XskStatistics,
 };
 use crate::kernel::{Link, LinkState, Mirrored};
 use crate::mode::icmp;
-use crate::table::{self, ClientTotals, Tables};
+use crate::table::{self, Behind, ClientTotals, Tables};
 
 impl Source for Running {
     fn status(&self) -> Status {
@@ -39,6 +39,7 @@ impl Source for Running {
             interfaces: self.interfaces(),
             workers: self.workers.iter().enumerate().map(|numbered| worker(self, numbered)).collect(),
             services: tables.services.all().iter().map(service).collect(),
+            nats: tables.nats.all().iter().map(|behind| nat(&tables, behind)).collect(),
             clients: self.clients(&tables),
             sequences: self.leases.status(),
             mirror: mirror(&self.mirrored),
@@ -137,10 +138,9 @@ impl Running {
     fn client(&self, tables: &Tables, client: &table::Client, now: u64) -> Client {
         let endpoint = client.track.endpoint.load();
         let totals = ClientTotals::sum(&client.counters);
-        let name_of = |names: &[Arc<str>], index: u32| names.get(index as usize).cloned().unwrap_or_default();
         Client {
             name: client.name.clone(),
-            network: name_of(&tables.network_names, client.network),
+            network: network_name(tables, client.network),
             service: tables.services.all().get(client.service as usize).map_or_else(Arc::default, |s| s.name.clone()),
             mux: client.mux,
             endpoint: endpoint.map(|endpoint| SocketAddr::new(address(endpoint.address), endpoint.port)),
@@ -149,8 +149,31 @@ impl Running {
             last_seen_seconds_ago: client.track.last_heard().map(|heard| now.saturating_sub(heard) as f64 / 1000.0),
             rx: Traffic { packets: totals.rx_packets, bytes: totals.rx_octets },
             tx: Traffic { packets: totals.tx_packets, bytes: totals.tx_octets },
+            nat: client.members.as_ref().map(|members| {
+                let usages = members.all().map(|member| member.nat().usage(member.account()));
+                usages.fold(NatUsage::default(), |sum, usage| NatUsage {
+                    ports: sum.ports + u64::from(usage.ports),
+                    sessions: sum.sessions + u64::from(usage.sessions),
+                })
+            }),
             drops: totals.drops().map(|(verdict, count)| (Cow::from(verdict.name()), count)).collect(),
         }
+    }
+}
+
+fn network_name(tables: &Tables, network: u32) -> Arc<str> {
+    tables.network_names.get(network as usize).cloned().unwrap_or_default()
+}
+
+fn nat(tables: &Tables, behind: &Behind) -> Nat {
+    let (settings, totals) = (behind.nat().settings(), behind.nat().totals());
+    Nat {
+        network: network_name(tables, behind.network),
+        address: settings.address,
+        ports: settings.ports.to_string(),
+        mappings: totals.mappings as u64,
+        resting: totals.resting as u64,
+        sessions: totals.sessions as u64,
     }
 }
 

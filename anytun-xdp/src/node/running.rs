@@ -102,6 +102,14 @@ impl Running {
         self.program().flush_log();
     }
 
+    /// Takes away what has ended in the NATs. To be called about once a second.
+    pub(super) fn sweep_nats(&self) {
+        let now = self.start.elapsed().as_millis() as u64;
+        for behind in self.tables.load().nats.all() {
+            behind.nat().sweep(usize::MAX, now);
+        }
+    }
+
     /// Stops steering: from here on the kernel gets every packet.
     pub(super) fn detach(&self) {
         self.program().detach_all();

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anytun_common::map::ServiceKey;
 use hashbrown::HashMap;
 
-use super::{Client, ClientCounters, Inside, Lpm, OUTSIDE, Own, Policy, Rate, Service, Services, Tables, Track};
+use super::{
+    Client, ClientCounters, Inside, Lpm, Members, Nats, OUTSIDE, Own, Policy, Rate, Service, Services, Tables, Track,
+};
 use crate::config::{self, Config, Open, Prefix};
 use crate::satp::lease::Sequences;
 use crate::satp::window::Windows;
@@ -36,6 +38,7 @@ impl Tables {
             networks: config.networks.iter().map(outside_of).collect(),
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             inside: Inside::new(config),
+            nats: Nats::new(config, before.map_or(&Nats::default(), |tables| &tables.nats)),
             policies: config.networks.iter().map(Policy::of).collect(),
             errors: Rate::new(config.node.icmp_rate),
             mtus: host.mtus.clone(),
@@ -53,7 +56,11 @@ impl Tables {
                 let counters = (0..host.workers).map(|_| ClientCounters::default());
                 (Shared::new(Track::default()), counters.collect::<Vec<_>>().into())
             });
-            tables.lead(clients.len() as u32, client);
+            let number = clients.len() as u32;
+            tables.lead(number, client);
+            let members = config.networks.get(client.network).and_then(|network| {
+                tables.nats.admit(network, client.network as u32, number, known.members(&client.name))
+            });
             clients.push(Client {
                 keys,
                 role: client.role.opposite(),
@@ -68,6 +75,7 @@ impl Tables {
                 name: client.name.as_str().into(),
                 suite: client.crypto,
                 fingerprint,
+                members,
             });
         }
         tables.clients = clients.into();
@@ -100,10 +108,14 @@ impl Tables {
 /// The part of a network's routes that leads out of it. Prefixes of clients come over it.
 fn outside_of(network: &config::Network) -> Lpm {
     let mut lpm = Lpm::default();
-    if network.open == Open::Routed {
-        for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-            lpm.insert(Prefix { address: any, length: 0 }, OUTSIDE);
-        }
+    let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let is_open = match network.open {
+        Open::No => [false; 2],
+        Open::Routed => [true; 2],
+        Open::Nat(nats) => nats.map(|nat| nat.is_some()),
+    };
+    for (any, _) in any.into_iter().zip(is_open).filter(|(_, is_open)| *is_open) {
+        lpm.insert(Prefix { address: any, length: 0 }, OUTSIDE);
     }
     lpm
 }
@@ -131,6 +143,11 @@ impl<'a> Known<'a> {
         let old = self.by_name.get(name)?;
         let key = self.services.get(old.service as usize).map(Service::key);
         (key == service).then(|| (old.track.clone(), old.counters.clone()))
+    }
+
+    /// What it had of NATs: whatever its keys are, its mappings are those of the same client.
+    fn members(&self, name: &str) -> Option<&Members> {
+        self.by_name.get(name)?.members.as_deref()
     }
 
     /// Expanded keys and replay windows.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::allowance::Allowance;
 use super::counters::ClientCounters;
 use super::endpoint::EndpointCell;
+use super::nats::Members;
 use super::path::PathMtu;
 use crate::config::Prefix;
 use crate::satp::lease::Sequences;
@@ -46,6 +47,8 @@ pub struct Client {
     pub suite: Suite,
     /// Identifies master key and salt.
     pub fingerprint: Fingerprint,
+    /// What it has of the NATs of its network; nothing in a network without any.
+    pub members: Option<Arc<Members>>,
 }
 
 /// Cache lines of a client that opening takes.

@@ -14,6 +14,7 @@ mod inside;
 mod latch;
 mod lpm;
 pub mod nat;
+mod nats;
 mod path;
 mod policy;
 mod service;
@@ -27,6 +28,7 @@ pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
 pub use inside::Inside;
 pub(crate) use latch::Latch;
 pub use lpm::Lpm;
+pub use nats::{Behind, Members, Nats};
 pub use path::PathMtu;
 pub use policy::{Policy, Sources};
 pub use service::{Service, Services};
@@ -50,6 +52,8 @@ pub struct Tables {
     pub networks: Vec<Lpm>,
     /// The clients that packets from outside can be for.
     pub inside: Inside,
+    /// The NATs of open networks.
+    pub nats: Nats,
     /// Names of the networks.
     pub network_names: Vec<Arc<str>>,
     /// What holds for each network.

@@ -23,6 +23,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anytun_common::verdict::Verdict;
 use anytun_common::wire::mapped;
 
 use crate::satp::Pages;
@@ -122,6 +123,22 @@ pub enum Refusal {
     Fragment,
     /// `malformed-inner`: a header that contradicts itself or is cut off, or an ICMP error with a wrong checksum.
     Malformed,
+}
+
+impl From<Refusal> for Verdict {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::ClientLimit => Self::NatLimit,
+            Refusal::PortsExhausted => Self::NatPortsExhausted,
+            Refusal::TableFull => Self::NatTableFull,
+            Refusal::NoMapping => Self::NatNoMapping,
+            Refusal::Filtered => Self::NatFiltered,
+            Refusal::ForeignRange => Self::NatForeignRange,
+            Refusal::Protocol => Self::NatProtocol,
+            Refusal::Fragment => Self::NatFragment,
+            Refusal::Malformed => Self::MalformedInner,
+        }
+    }
 }
 
 /// No account is left: over a million clients are or were just members.

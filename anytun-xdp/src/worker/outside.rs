@@ -6,7 +6,7 @@ use anytun_common::wire::satp::HEADER;
 use super::batch::{End, Packet};
 use super::passage::{Fate, client_of};
 use super::stages::{clamp, inner};
-use crate::mode::open_tunnel;
+use crate::mode::open_tunnel::{self, Border};
 use crate::table::ways::{Asks, Wayless, Ways};
 use crate::table::{OUTSIDE, Tables};
 
@@ -22,7 +22,7 @@ pub(super) fn route(
     let body = memory.get_mut(packet.start() + HEADER..packet.end()).and_then(<[u8]>::split_first_chunk_mut);
     let (payload_type, payload) = body.ok_or(End { verdict: Verdict::MalformedInner, client: None })?;
     let partial = tables.partial.get(port).copied().unwrap_or(false);
-    let decided = open_tunnel::inward(tables, u16::from_be_bytes(*payload_type), payload, partial);
+    let decided = open_tunnel::inward(tables, u16::from_be_bytes(*payload_type), payload, partial, now);
     packet.route = decided.map_err(|verdict| End { verdict, client: None })?;
     clamp(memory, packet, tables, now);
     if let Some(client) = client_of(tables, packet.route.to) {
@@ -31,12 +31,30 @@ pub(super) fn route(
     Ok(Fate::On)
 }
 
-/// Makes a frame of a packet that leaves an open network as it is.
+/// Makes a frame of a packet that leaves an open network.
 #[inline]
-pub(super) fn leave(memory: &mut [u8], packet: &mut Packet, ways: &Ways, asks: &Asks) -> Result<(), Verdict> {
+pub(super) fn leave(
+    memory: &mut [u8],
+    packet: &mut Packet,
+    tables: &Tables,
+    ways: &Ways,
+    asks: &Asks,
+    now: u64,
+) -> Result<Fate, Verdict> {
     let inner = inner(packet);
-    let octets = memory.get(inner.clone()).ok_or(Verdict::MalformedInner)?;
-    let way = open_tunnel::way(ways, octets).map_err(|wayless| match wayless {
+    let octets = memory.get_mut(inner.clone()).ok_or(Verdict::MalformedInner)?;
+    let client = client_of(tables, packet.client).ok_or(Verdict::UnknownMux)?;
+    let border = open_tunnel::border(client, octets)?;
+    if let Border::Back(_) = border {
+        let to = open_tunnel::cross(tables, border, octets, now)?.ok_or(Verdict::NatNoMapping)?;
+        packet.route.to = to;
+        clamp(memory, packet, tables, now);
+        if let Some(client) = client_of(tables, to) {
+            client.prefetch_to_seal();
+        }
+        return Ok(Fate::On);
+    }
+    let way = open_tunnel::way(ways, border, octets).map_err(|wayless| match wayless {
         Wayless::Neighbour(next) => {
             asks.ask(next);
             Verdict::NoNeighbour
@@ -46,6 +64,7 @@ pub(super) fn leave(memory: &mut [u8], packet: &mut Packet, ways: &Ways, asks: &
     if octets.len() > usize::from(way.mtu) {
         return Err(Verdict::TooBig);
     }
+    open_tunnel::cross(tables, border, octets, now)?;
     let head = open_tunnel::length(&way);
     let total = head + octets.len();
     memory.copy_within(inner, head);
@@ -53,11 +72,15 @@ pub(super) fn leave(memory: &mut [u8], packet: &mut Packet, ways: &Ways, asks: &
     open_tunnel::write(framed, &way).ok_or(Verdict::TooBig)?;
     packet.place_at(head, total).ok_or(Verdict::TooBig)?;
     packet.slot = way.slot;
-    Ok(())
+    Ok(Fate::Leave)
 }
 
-/// Octets of the largest packet on the way of one that leaves an open network as it is; 0 when there is none.
-pub(super) fn largest(memory: &[u8], packet: &Packet, ways: &Ways) -> usize {
-    let inner = memory.get(inner(packet)).filter(|_| packet.route.to == OUTSIDE);
-    inner.and_then(|inner| open_tunnel::way(ways, inner).ok()).map_or(0, |way| way.mtu.into())
+/// Octets of the largest packet on the way of one that leaves an open network; 0 when there is none.
+pub(super) fn largest(memory: &[u8], packet: &Packet, tables: &Tables, ways: &Ways) -> usize {
+    let way = || {
+        let inner = memory.get(inner(packet)).filter(|_| packet.route.to == OUTSIDE)?;
+        let border = open_tunnel::border(client_of(tables, packet.client)?, inner).ok()?;
+        open_tunnel::way(ways, border, inner).ok()
+    };
+    way().map_or(0, |way| way.mtu.into())
 }

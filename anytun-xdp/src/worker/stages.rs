@@ -29,7 +29,7 @@ impl<I: PacketIo> Lane<I> {
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
         passage.stage_to(|memory, packet, tables| {
             route(memory, packet, tables, ways, asks, port, now).unwrap_or_else(|end| {
-                let mtu = outside::largest(memory, packet, ways);
+                let mtu = outside::largest(memory, packet, tables, ways);
                 tell(memory, packet, tables, end.verdict, mtu, now)
                     .map_or(Fate::Ended(end), |kind| Fate::Told(end, kind))
             })
@@ -130,8 +130,8 @@ fn route(
     clamp(memory, packet, tables, now);
     if packet.route.to == OUTSIDE {
         let sender = packet.client;
-        outside::leave(memory, packet, ways, asks).map_err(|verdict| End { verdict, client: Some(sender) })?;
-        return Ok(Fate::Leave);
+        return outside::leave(memory, packet, tables, ways, asks, now)
+            .map_err(|verdict| End { verdict, client: Some(sender) });
     }
     if let Some(client) = client_of(tables, packet.route.to) {
         client.prefetch_to_seal();

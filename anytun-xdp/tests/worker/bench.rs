@@ -214,6 +214,13 @@ impl Bench {
         bench
     }
 
+    /// Puts another configuration into force, as a reload does.
+    pub(crate) fn configure(&mut self, text: &str) {
+        let before = self.tables.load_full();
+        let tables = build(text, &mut self.keeper, Some(&before));
+        self.tables.store(Arc::new(tables));
+    }
+
     pub(crate) fn arrive(&mut self, port: usize, frame: &[u8]) {
         assert!(self.worker.io_mut().arrive(port, frame), "a frame in the FILL ring");
     }

@@ -9,25 +9,33 @@ use anytun_xdp::table::ways::{Action, Exit, Family, Fate, Hop, Neighbour, Next, 
 use anytun_xdp::table::{Link, Tags};
 use anytun_xdp::worker::memory::Kernel;
 
-use super::bench::{Bench, CONFIG, build, inner};
+use super::bench::{Bench, CONFIG, inner};
 use super::sizes::whole;
 
 /// A host outside, behind port 1, and the gateway to all others.
-const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 const GATEWAY: [u8; 4] = [203, 0, 113, 1];
 /// Of the gateway, and of the node's second interface.
 const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 0, 0xee]];
 /// The kernel's number of that interface.
 const ETH1: u32 = 3;
 
-/// A bench whose network `office` is open, and a default route through port 1.
+/// A bench whose network `office` is routed.
 fn open() -> Bench {
-    let mut bench = Bench::introduced(Kernel::default(), 512);
-    let text = CONFIG.replace("name = \"office\"\n[[", "name = \"office\"\nopen = \"routed\"\n[[");
+    opened("open = \"routed\"")
+}
+
+/// The configuration of a bench with more keys for the network `office`.
+pub(crate) fn office(keys: &str) -> String {
+    let text = CONFIG.replace("name = \"office\"\n[[", &format!("name = \"office\"\n{keys}\n[["));
     assert_ne!(text, CONFIG);
-    let before = bench.tables.load_full();
-    let tables = build(&text, &mut bench.keeper, Some(&before));
-    bench.tables.store(Arc::new(tables));
+    text
+}
+
+/// A bench whose network `office` is open by these keys, and a default route through port 1.
+pub(crate) fn opened(keys: &str) -> Bench {
+    let mut bench = Bench::introduced(Kernel::default(), 512);
+    bench.configure(&office(keys));
     let rule =
         Rule { priority: 0, family: Family::V4, from: None, to: None, more: false, action: Action::Table(254, None) };
     let hop = Hop { ifindex: ETH1, gateway: Some(mapped(GATEWAY)), weight: 1 };
@@ -48,7 +56,7 @@ fn open() -> Bench {
 }
 
 /// A frame from outside.
-fn outside(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn outside(packet: &[u8]) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 9, 1, 0x08, 0];
     frame.extend_from_slice(packet);
     frame

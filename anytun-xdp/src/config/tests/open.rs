@@ -27,7 +27,7 @@ fn a_network_is_open_when_it_says_so() {
     assert!(words.contains("network office: IP, 2 clients, 2 prefixes, open: by the routes of this host"), "{words}");
     assert_eq!(
         refused(&BASE.replace("name = \"office\"", "name = \"office\"\nopen = \"yes\"")),
-        "node.toml:15: `open` cannot be \"yes\"; it must be one of \"no\", \"routed\""
+        "node.toml:15: `open` cannot be \"yes\"; it must be one of \"no\", \"routed\", \"nat\""
     );
 }
 

@@ -2,10 +2,15 @@
 
 use std::net::IpAddr;
 
-use crate::config::PortRange;
+use crate::config::{self, PortRange};
+
+pub use crate::config::Filtering;
 
 /// Sessions in all, at most.
 pub const MOST_SESSIONS: usize = super::index::MOST;
+
+/// Sessions in all, for each port number: two for each port of each protocol.
+const SESSIONS_PER_PORT: usize = 6;
 
 /// What a NAT does, and for how long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,12 +32,19 @@ pub struct Settings {
 impl Settings {
     /// The defaults for an address and its ports.
     pub fn new(address: IpAddr, ports: PortRange) -> Self {
+        config::Nat::new(address, ports).into()
+    }
+}
+
+impl From<config::Nat> for Settings {
+    fn from(nat: config::Nat) -> Self {
+        let config::Nat { address, ports, filtering, ports_per_client, sessions_per_client, udp_timeout } = nat;
         Self {
             address,
             ports,
-            limits: Limits::of(ports),
-            timers: Timers::default(),
-            filtering: Filtering::default(),
+            limits: Limits { ports_per_client, sessions_per_client, sessions: SESSIONS_PER_PORT * ports.count() },
+            timers: Timers { udp: udp_timeout, ..Timers::default() },
+            filtering,
             inbound_refreshes: false,
         }
     }
@@ -47,14 +59,6 @@ pub struct Limits {
     pub sessions_per_client: u32,
     /// Sessions in all, at most [`MOST_SESSIONS`].
     pub sessions: usize,
-}
-
-impl Limits {
-    /// Defaults: for each client 1,024 ports and 4,096 sessions, and in all six sessions for each port number, which are two
-    /// for each port of each protocol.
-    pub fn of(ports: PortRange) -> Self {
-        Self { ports_per_client: 1024, sessions_per_client: 4096, sessions: 6 * ports.count() }
-    }
 }
 
 /// Seconds without a packet of the client after which things end.
@@ -76,17 +80,4 @@ impl Default for Timers {
     fn default() -> Self {
         Self { udp: 300, tcp_established: 7440, tcp_transitory: 240, icmp: 60, rest: 120 }
     }
-}
-
-/// From whom outside packets reach a port (RFC 4787 §5). Of TCP always as the strictest, since connections are followed one
-/// by one (RFC 5382 REQ-3 leaves it open).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Filtering {
-    /// From anybody.
-    EndpointIndependent,
-    /// From addresses that the client has sent to from that port.
-    AddressDependent,
-    /// From addresses and ports that the client has sent to from that port.
-    #[default]
-    AddressAndPortDependent,
 }

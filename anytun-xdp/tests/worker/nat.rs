@@ -1,0 +1,206 @@
+//! Open tunnel mode behind an address of the node, on plain memory.
+
+use std::net::Ipv4Addr;
+
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::checksum;
+
+use super::bench::Bench;
+use super::open::{HOST, office, opened, outside};
+
+/// The address and range of the NAT.
+const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
+const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
+const KEYS: &str = "open = \"nat\"\nnat = { address = \"192.0.2.53\", ports = \"20000-29999\" }";
+const UDP: u8 = 17;
+const ICMP: u8 = 1;
+
+/// An IPv4 packet with a right checksum (RFC 791 §3.1).
+fn ipv4(from: Ipv4Addr, to: Ipv4Addr, ttl: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0];
+    packet.extend_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+    packet.extend_from_slice(&[0x12, 0x34, 0, 0, ttl, protocol, 0, 0]);
+    packet.extend_from_slice(&from.octets());
+    packet.extend_from_slice(&to.octets());
+    let sum = checksum::of(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// A UDP datagram with a right checksum (RFC 768).
+fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), ttl: u8, length: usize) -> Vec<u8> {
+    let mut datagram = [from.1.to_be_bytes(), to.1.to_be_bytes(), (8 + length as u16).to_be_bytes(), [0; 2]].concat();
+    datagram.extend((0..length).map(|place| place as u8));
+    let mut pseudo = [from.0.octets(), to.0.octets()].concat();
+    pseudo.extend_from_slice(&[0, UDP]);
+    pseudo.extend_from_slice(&(8 + length as u16).to_be_bytes());
+    pseudo.extend_from_slice(&datagram);
+    let sum = checksum::of(&pseudo);
+    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+    ipv4(from.0, to.0, ttl, UDP, &datagram)
+}
+
+/// An ICMP message with a right checksum (RFC 792).
+fn icmp(kind: u8, rest: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend_from_slice(rest);
+    let sum = checksum::of(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
+fn port(packet: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([packet[at], packet[at + 1]])
+}
+
+/// Alice or bob sends an inner packet.
+fn send(bench: &mut Bench, is_bob: bool, packet: &[u8]) {
+    let (peer, at) = if is_bob { (&mut bench.bob, 1) } else { (&mut bench.alice, 0) };
+    peer.sequence += 1;
+    let frame = peer.seal(peer.sequence - 1, 0x0800, packet);
+    bench.arrive(at, &frame);
+}
+
+/// Alice sends from `from` to a port of the host; returns her port outside.
+fn lent(bench: &mut Bench, is_bob: bool, from: u16, to: u16) -> u16 {
+    let inner = if is_bob { bench.bob.inner } else { bench.alice.inner };
+    send(bench, is_bob, &udp((inner, from), (HOST, to), 64, 33));
+    let sent = bench.sent(1);
+    assert_eq!(sent.len(), 1, "{from}");
+    let lent = port(&sent[0], 14 + 20);
+    assert!(PORTS.contains(&lent), "{lent}");
+    assert_eq!(sent[0][14..], udp((NAT, lent), (HOST, to), 63, 33), "{from}");
+    lent
+}
+
+#[test]
+fn a_client_is_seen_as_the_nat_and_gets_the_answers() {
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let lent = lent(&mut bench, false, 5000, 53);
+    for length in [0, 1, 700] {
+        bench.arrive(1, &outside(&udp((HOST, 53), (NAT, lent), 60, length)));
+        let sent = bench.sent(0);
+        assert_eq!(sent.len(), 1, "{length}");
+        assert_eq!(bench.alice.open(&sent[0]).1, udp((HOST, 53), (alice, 5000), 59, length));
+    }
+    assert_eq!((bench.count(Verdict::Outward), bench.count(Verdict::Forwarded)), (1, 3));
+    let echo = icmp(8, &[0x77, 0x11, 0, 1, 9, 9]);
+    send(&mut bench, false, &ipv4(alice, HOST, 64, ICMP, &echo));
+    let sent = bench.sent(1);
+    let id = port(&sent[0], 14 + 20 + 4);
+    assert!(PORTS.contains(&id), "{id}");
+    let rest = |id: u16| [&id.to_be_bytes()[..], &[0, 1, 9, 9]].concat();
+    assert_eq!(sent[0][14..], ipv4(NAT, HOST, 63, ICMP, &icmp(8, &rest(id))));
+    bench.arrive(1, &outside(&ipv4(HOST, NAT, 60, ICMP, &icmp(0, &rest(id)))));
+    let sent = bench.sent(0);
+    assert_eq!(bench.alice.open(&sent[0]).1, ipv4(HOST, alice, 59, ICMP, &icmp(0, &rest(0x7711))));
+}
+
+#[test]
+fn a_router_outside_tells_the_client_of_the_client_s_own_packet() {
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let lent = lent(&mut bench, false, 5000, 33_434);
+    let router = Ipv4Addr::new(203, 0, 113, 99);
+    let error = |about: &[u8]| icmp(11, &[&[0; 4][..], about].concat());
+    let about = udp((NAT, lent), (HOST, 33_434), 0, 33);
+    bench.arrive(1, &outside(&ipv4(router, NAT, 60, ICMP, &error(&about[..28]))));
+    let sent = bench.sent(0);
+    assert_eq!(sent.len(), 1);
+    let own = udp((alice, 5000), (HOST, 33_434), 0, 33);
+    assert_eq!(bench.alice.open(&sent[0]).1, ipv4(router, alice, 59, ICMP, &error(&own[..28])));
+}
+
+#[test]
+fn who_was_not_asked_is_not_let_in() {
+    let mut bench = opened(KEYS);
+    let lent = lent(&mut bench, false, 5000, 53);
+    let other = Ipv4Addr::new(203, 0, 113, 8);
+    let unused = if lent == 20_000 { 20_001 } else { 20_000 };
+    for (from, to, verdict) in [
+        ((HOST, 54), lent, Verdict::NatFiltered),
+        ((other, 53), lent, Verdict::NatFiltered),
+        ((HOST, 53), unused, Verdict::NatNoMapping),
+        ((HOST, 53), 30_000, Verdict::NatForeignRange),
+    ] {
+        let before = bench.count(verdict);
+        bench.arrive(1, &outside(&udp(from, (NAT, to), 60, 33)));
+        assert_eq!(bench.sent(0).len(), 0, "{verdict:?}");
+        assert_eq!(bench.count(verdict), before + 1, "{verdict:?}");
+    }
+    let alice = bench.alice.inner;
+    bench.arrive(1, &outside(&udp((HOST, 53), (alice, 5000), 60, 33)));
+    assert_eq!(bench.sent(0).len(), 0, "her own address is not known outside");
+    assert_eq!(bench.count(Verdict::Stray), 1);
+}
+
+#[test]
+fn a_client_that_opens_ports_without_end_is_told_so_and_hurts_nobody() {
+    let mut bench = opened(&KEYS.replace(" }", ", ports_per_client = 2 }"));
+    let alice = bench.alice.inner;
+    for from in [5000, 5001] {
+        lent(&mut bench, false, from, 53);
+    }
+    let third = udp((alice, 5002), (HOST, 53), 64, 33);
+    send(&mut bench, false, &third);
+    let sent = bench.sent(0);
+    assert_eq!(bench.sent(1).len(), 0);
+    assert_eq!(bench.count(Verdict::NatLimit), 1);
+    let (_, told) = bench.alice.open(&sent[0]);
+    // Host unreachable (RFC 792), about the packet as she sent it but for the hop.
+    assert_eq!((told[9], told[20..22].to_vec(), told[16..20].to_vec()), (ICMP, vec![3, 1], alice.octets().to_vec()));
+    assert_eq!(told[28 + 12..28 + 28], third[12..28]);
+    assert_eq!(bench.tables.load().clients[0].members.as_ref().map(|members| members.all().count()), Some(1));
+    lent(&mut bench, true, 5002, 53);
+}
+
+#[test]
+fn a_reload_keeps_ports_and_a_client_that_goes_loses_them() {
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let lent = lent(&mut bench, false, 5000, 53);
+    bench.configure(&office(&format!("mss_clamp = false\n{KEYS}")));
+    let answer = outside(&udp((HOST, 53), (NAT, lent), 60, 33));
+    bench.arrive(1, &answer);
+    let sent = bench.sent(0);
+    assert_eq!(bench.alice.open(&sent[0]).1, udp((HOST, 53), (alice, 5000), 59, 33));
+    bench.configure(&office(KEYS).replace("10.9.0.11/32", "10.9.0.21/32"));
+    bench.arrive(1, &answer);
+    assert_eq!(bench.sent(0).len(), 0, "the address is not hers any more");
+    assert_eq!(bench.count(Verdict::NatNoMapping), 1);
+    bench.configure(&office(KEYS).replace("name = \"alice\"", "name = \"dave\""));
+    bench.arrive(1, &answer);
+    assert_eq!(bench.sent(0).len(), 0, "the port is nobody's");
+    assert_eq!(bench.count(Verdict::NatNoMapping), 2);
+}
+
+#[test]
+fn two_clients_behind_one_nat_meet_by_their_ports() {
+    let mut bench = opened(&KEYS.replace(" }", ", filtering = \"endpoint-independent\" }"));
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    let of_bob = lent(&mut bench, true, 6000, 53);
+    send(&mut bench, false, &udp((alice, 5000), (NAT, of_bob), 64, 33));
+    let sent = bench.sent(1);
+    assert_eq!(sent.len(), 1);
+    let (_, got) = bench.bob.open(&sent[0]);
+    let of_alice = port(&got, 20);
+    assert!(PORTS.contains(&of_alice), "{of_alice}");
+    assert_eq!(got, udp((NAT, of_alice), (bob, 6000), 63, 33));
+    send(&mut bench, true, &udp((bob, 6000), (NAT, of_alice), 64, 33));
+    let sent = bench.sent(0);
+    assert_eq!(bench.alice.open(&sent[0]).1, udp((NAT, of_bob), (alice, 5000), 63, 33));
+}
+
+#[test]
+fn no_way_out_is_told_about_the_packet_as_it_was_sent() {
+    let mut bench = opened(KEYS);
+    bench.ways.store(std::sync::Arc::default());
+    let packet = udp((bench.alice.inner, 5000), (HOST, 53), 64, 33);
+    send(&mut bench, false, &packet);
+    let sent = bench.sent(0);
+    assert_eq!(bench.count(Verdict::NoWay), 1);
+    let (_, told) = bench.alice.open(&sent[0]);
+    assert_eq!(told[28 + 12..28 + 28], packet[12..28]);
+}
