@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use anytun_common::wire::satp::{HEADER, Header, MAX_TAG, PAYLOAD_TYPE};
 use anytun_xdp::satp::{Keys, Role};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
@@ -54,6 +54,20 @@ impl Forger {
             self.keys.seal(self.role, &header, &mut packet, plain).unwrap_or_else(|| panic!("{plain} octets fit"));
         packet.truncate(length);
         packet
+    }
+
+    /// The inner packet of what the node sends this client.
+    pub fn open(&self, packet: &[u8]) -> Result<Vec<u8>> {
+        ensure!(
+            self.keys.verify(self.role.opposite(), packet),
+            "the node sent {} octets that are not authentic",
+            packet.len()
+        );
+        let header = Header::read(packet, 0).context("no SATP header")?;
+        let end = packet.len() - self.keys.tag();
+        let mut body = packet.get(HEADER..end).context("no body")?.to_vec();
+        self.keys.crypt(self.role.opposite(), &header, &mut body);
+        Ok(body.split_off(PAYLOAD_TYPE.min(body.len())))
     }
 
     /// The service that packets are for.
@@ -125,23 +139,42 @@ impl Outlet {
     }
 }
 
+/// An inner IPv4 packet with a UDP datagram, from an address and port to another, and right checksums (RFC 791, RFC 768).
+pub fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
+    let length = 8 + payload.len() as u16;
+    let mut datagram = [from.1, to.1, length, 0].map(u16::to_be_bytes).concat();
+    datagram.extend_from_slice(payload);
+    let pseudo = [&from.0.octets()[..], &to.0.octets(), &[0, 17], &length.to_be_bytes(), &datagram].concat();
+    let sum = checksum(&pseudo);
+    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+    let mut packet = datagram_header(from.0, to.0, length);
+    packet.extend(datagram);
+    packet
+}
+
 /// An inner IPv4 packet that nobody answers: UDP to the port `discard`, with room for `length` octets of payload.
 pub fn datagram(source: Ipv4Addr, destination: Ipv4Addr, length: u16) -> Vec<u8> {
-    const IP: usize = 20;
-    const UDP: usize = 8;
-    let total = IP + UDP + usize::from(length);
-    let mut packet = vec![0; total];
-    packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&(total as u16).to_be_bytes());
-    packet[8] = 64;
-    packet[9] = 17;
-    packet[12..16].copy_from_slice(&source.octets());
-    packet[16..20].copy_from_slice(&destination.octets());
-    let sum: u32 = packet[..IP].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    packet[20..22].copy_from_slice(&9u16.to_be_bytes());
-    packet[22..24].copy_from_slice(&9u16.to_be_bytes());
-    packet[24..26].copy_from_slice(&((total - IP) as u16).to_be_bytes());
+    let mut packet = datagram_header(source, destination, 8 + length);
+    packet.extend([9, 9, 8 + length, 0].map(u16::to_be_bytes).concat());
+    packet.resize(packet.len() + usize::from(length), 0);
     packet
+}
+
+/// The IPv4 header in front of UDP datagrams of `length` octets.
+fn datagram_header(source: Ipv4Addr, destination: Ipv4Addr, length: u16) -> Vec<u8> {
+    let mut header = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
+    header[2..4].copy_from_slice(&(20 + length).to_be_bytes());
+    header.extend(source.octets());
+    header.extend(destination.octets());
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    header
+}
+
+/// The checksum of RFC 1071, over an odd octet too.
+fn checksum(octets: &[u8]) -> u16 {
+    let word = |pair: &[u8]| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+    let sum: u32 = octets.chunks(2).map(word).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
 }

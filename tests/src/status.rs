@@ -26,6 +26,8 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// The workers.
     pub workers: Vec<Worker>,
+    /// The NATs.
+    pub nats: Vec<Nat>,
     /// The clients.
     pub clients: Vec<Client>,
     /// Leases of sequence numbers.
@@ -37,6 +39,15 @@ pub struct Status {
 pub struct Sequences {
     /// How many were written.
     pub leases_written: u64,
+}
+
+/// A NAT.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Nat {
+    /// Ports that are lent.
+    pub mappings: u64,
+    /// Pairs of a lent port and somebody outside.
+    pub sessions: u64,
 }
 
 /// How a reload went.

@@ -17,6 +17,7 @@ mod generator;
 mod idle;
 mod ledger;
 mod matrix;
+mod nat;
 mod open;
 mod overload;
 mod passing;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         generator::cases(),
         overload::cases(),
         open::cases(),
+        nat::cases(),
         sizes::cases(),
     ];
     let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();

@@ -30,22 +30,27 @@ pub(crate) fn cases() -> Vec<Case> {
 const LONG: usize = 100_000_000;
 const SHORT: usize = 2_000_000;
 /// Where the servers listen.
-const HTTP: u16 = 8080;
+pub(crate) const HTTP: u16 = 8080;
 /// Addresses of the host outside, which is in bob's place.
-const OUTSIDE: [&str; 2] = ["203.0.113.1", "2001:db8:2::1"];
+pub(crate) const OUTSIDE: [&str; 2] = ["203.0.113.1", "2001:db8:2::1"];
 
 /// Alice, with a real daemon, behind a node whose network is open; bob's place has a host that knows nothing of anytun.
-struct Open {
-    node: Node,
+pub(crate) struct Open {
+    pub(crate) node: Node,
     _daemon: Daemon,
-    lab: Lab,
+    pub(crate) lab: Lab,
 }
 
 impl Open {
     fn start(kind: Kind, offload: bool) -> Result<Self> {
+        Self::with(kind, offload, "open = \"routed\"\n")
+    }
+
+    /// With these keys of the network.
+    pub(crate) fn with(kind: Kind, offload: bool, network: &str) -> Result<Self> {
         let lab = Lab::new(Layout { offload, ..Layout::default() })?;
         let mut config = lab.config();
-        config.network = "open = \"routed\"\n".to_owned();
+        config.network = network.to_owned();
         let crypto = Crypto::passphrase(Who::Alice.passphrase());
         // Bob is a client too, but has no daemon: what is in his place is the host outside.
         config.clients = Who::BOTH.map(|who| client(who, "anycast", crypto.clone())).into();
@@ -66,7 +71,7 @@ impl Open {
     }
 
     /// Waits until the way out and back is known: the kernel has to find the neighbours first.
-    fn introduce(&self, to: IpAddr) -> Result<()> {
+    pub(crate) fn introduce(&self, to: IpAddr) -> Result<()> {
         let alice = self.lab.client(Who::Alice);
         until("the host outside answers", PATIENCE, || Ok(ping(alice, to, 1, 56).ok()))
     }
@@ -109,10 +114,10 @@ fn spoofing() -> Result<()> {
 }
 
 /// An HTTP server (RFC 1945) that answers once, with many octets.
-struct Server(thread::JoinHandle<Result<IpAddr>>);
+pub(crate) struct Server(thread::JoinHandle<Result<IpAddr>>);
 
 impl Server {
-    fn start(namespace: &Namespace, at: SocketAddr, octets: usize) -> Result<Self> {
+    pub(crate) fn start(namespace: &Namespace, at: SocketAddr, octets: usize) -> Result<Self> {
         let listener = namespace.enter(|| TcpListener::bind(at))?.with_context(|| format!("cannot listen at {at}"))?;
         Ok(Self(thread::spawn(move || {
             let (mut stream, from) = listener.accept()?;
@@ -128,7 +133,7 @@ impl Server {
     }
 
     /// Who asked.
-    fn finish(self) -> Result<IpAddr> {
+    pub(crate) fn finish(self) -> Result<IpAddr> {
         match self.0.join() {
             Ok(seen) => seen,
             Err(_) => bail!("the server panicked"),
@@ -137,11 +142,11 @@ impl Server {
 }
 
 /// Octets that repeat too late to hide a packet that came twice or in another's place.
-fn body(octets: usize) -> Vec<u8> {
+pub(crate) fn body(octets: usize) -> Vec<u8> {
     (0..octets as u32).map(|place| (place.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect()
 }
 
-fn fetch(namespace: &Namespace, at: SocketAddr) -> Result<Vec<u8>> {
+pub(crate) fn fetch(namespace: &Namespace, at: SocketAddr) -> Result<Vec<u8>> {
     let mut stream = namespace
         .enter(|| TcpStream::connect_timeout(&at, Duration::from_secs(10)))?
         .with_context(|| format!("cannot connect to {at}"))?;
