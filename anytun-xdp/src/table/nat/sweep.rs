@@ -35,7 +35,7 @@ impl Hand {
 
 impl Nat {
     /// Takes away what has ended, in at most `steps` steps of 64 records, and only as many as are due for a round of
-    /// [`ROUND`] milliseconds, whoever calls how often. Any worker may, and some must.
+    /// [`ROUND`] milliseconds, whoever calls how often. Anybody may, and somebody must.
     ///
     /// Returns how many sessions ended and ports came free.
     pub fn sweep(&self, steps: usize, now: u64) -> usize {
