@@ -18,6 +18,8 @@ pub const MAX_TAGS: usize = 2;
 pub const IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const IPV6: u16 = 0x86dd;
+/// EtherType of an Ethernet frame inside something else: transparent Ethernet bridging (RFC 1701).
+pub const TRANSPARENT: u16 = 0x6558;
 /// TPID of a customer tag (IEEE 802.1Q).
 pub const VLAN: u16 = 0x8100;
 /// TPID of a service tag (IEEE 802.1ad).

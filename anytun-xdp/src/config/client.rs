@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use anytun_common::wire::ethernet::Mac;
+
+use super::bridge::{macs, shown};
 use super::document::{At, Table};
 use super::error::Report;
 use super::names::Names;
@@ -51,6 +54,7 @@ struct Entry {
     service: Option<usize>,
     mux: Option<At<u16>>,
     prefixes: Vec<At<Prefix>>,
+    macs: Vec<At<Mac>>,
     client: Option<Client>,
 }
 
@@ -90,6 +94,7 @@ impl<'a> Clients<'a> {
             let place = At { line: *line, value: network.name.as_str() };
             overlap::check(report, place, network.more_specifics, claims.collect());
         }
+        check_macs(report, &entries);
         open::check(report, reachable(&entries, around.networks), around.services, around.networks);
         entries.into_iter().map(|entry| entry.client).collect()
     }
@@ -115,8 +120,7 @@ fn entry(report: &mut Report, table: &Table<'_>, around: &Surroundings<'_>, name
     let service = around.service_names.refer(report, table);
     table.require(report, "mux");
     let mux = table.integer(report, "mux", 0..=65535);
-    table.require(report, "prefixes");
-    let prefixes = prefixes(report, table);
+    let (prefixes, macs) = addresses(report, table, network.map(|index| around.networks[index].as_ref()));
     let crypto = suite(report, table);
     let secret = crypto.and_then(|crypto| secret(report, table, crypto.kd_prf, around.directory));
     let role = match table.has("role") {
@@ -135,6 +139,7 @@ fn entry(report: &mut Report, table: &Table<'_>, around: &Surroundings<'_>, name
             service: service?,
             mux: mux?.value,
             prefixes: prefixes.iter().map(|prefix| prefix.value).collect(),
+            macs: macs.iter().map(|mac| mac.value).collect(),
             secret: secret?,
             crypto: crypto?,
             role: role?,
@@ -146,7 +151,32 @@ fn entry(report: &mut Report, table: &Table<'_>, around: &Surroundings<'_>, name
     for warning in &mut report.warnings[warned..] {
         warning.message.insert_str(0, &format!("client {:?}: ", name.as_deref().unwrap_or_default()));
     }
-    Entry { name, network, service, mux, prefixes, client }
+    Entry { name, network, service, mux, prefixes, macs, client }
+}
+
+/// The inner addresses of a client: prefixes in an IP network, MAC addresses in an Ethernet network. Of one that could not be
+/// read it is not known which they must be.
+fn addresses(
+    report: &mut Report,
+    table: &Table<'_>,
+    network: Option<Option<&Network>>,
+) -> (Vec<At<Prefix>>, Vec<At<Mac>>) {
+    let is_bridged = network.map(|network| network.map(|network| network.bridging.is_some()));
+    let foreign = match is_bridged {
+        Some(Some(true)) => Some(("prefixes", "ip")),
+        Some(Some(false)) => Some(("macs", "ethernet")),
+        _ => None,
+    };
+    if let Some((key, kind)) = foreign.filter(|(key, _)| table.has(key)) {
+        report.error(table.line_of(key), format!("`{key}` is for clients of networks of kind {kind:?}"));
+    }
+    if matches!(is_bridged, None | Some(Some(false))) {
+        table.require(report, "prefixes");
+    }
+    match is_bridged {
+        Some(Some(true)) => (Vec::new(), macs(report, table)),
+        _ => (prefixes(report, table), Vec::new()),
+    }
 }
 
 fn prefixes(report: &mut Report, table: &Table<'_>) -> Vec<At<Prefix>> {
@@ -273,9 +303,29 @@ fn check_mux(report: &mut Report, entries: &[Entry]) {
         let (Some(service), Some(At { line, value: mux })) = (entry.service, entry.mux) else { continue };
         let (name, other) = *taken.entry((service, mux)).or_insert((entry.name.as_deref(), line));
         if other != line {
-            let name = name.map_or_else(|| "a client without a name".to_owned(), |name| format!("client {name:?}"));
+            let name = named(name);
             report
                 .error(line, format!("`mux` {mux} is already that of {name} in line {other}, under the same service"));
+        }
+    }
+}
+
+fn named(name: Option<&str>) -> String {
+    name.map_or_else(|| "a client without a name".to_owned(), |name| format!("client {name:?}"))
+}
+
+/// Reports MAC addresses of a network that are given twice.
+fn check_macs(report: &mut Report, entries: &[Entry]) {
+    let mut taken: HashMap<(Option<usize>, Mac), (Option<&str>, usize)> = HashMap::new();
+    for entry in entries {
+        for At { line, value: mac } in &entry.macs {
+            let first = taken.insert((entry.network, *mac), (entry.name.as_deref(), *line));
+            if let Some((name, other)) = first {
+                report.error(
+                    *line,
+                    format!("MAC address {} is already that of {} in line {other}", shown(*mac), named(name)),
+                );
+            }
         }
     }
 }

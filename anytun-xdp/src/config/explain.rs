@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use super::error::SHOWN;
-use super::{Client, Config, Idle, Interface, Open, Queues, Scheduling, UdpChecksum, XdpMode};
+use super::{Bridging, Client, Config, Idle, Interface, Open, Queues, Scheduling, UdpChecksum, XdpMode};
 use crate::satp::{AesCtr, Auth, Role, Suite};
 
 /// A few lines that say what the node will do. Holds no secret.
@@ -54,11 +54,19 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
     for (index, network) in config.networks.iter().enumerate() {
         let members = || config.clients.iter().filter(|client| client.network == index);
         let prefixes = members().map(|client| client.prefixes.len()).sum();
-        let (clients, prefixes) = (counted(members().count(), "client"), prefix_count(prefixes));
+        let (clients, prefixes) = (counted(members().count(), "client"), counted(prefixes, "prefix"));
         let nested = if network.more_specifics { ", may lie in each other: the longest wins" } else { "" };
         let open = open(network.open);
         let clamp = if network.mss_clamp { "" } else { ", TCP segment sizes are left alone" };
-        writeln!(out, "network {}: IP, {clients}, {prefixes}{nested}{clamp}{open}", network.name)?;
+        match network.bridging {
+            Some(Bridging { mac_age, mac_limit, flood_rate }) => writeln!(
+                out,
+                "network {}: Ethernet, {clients}, up to {mac_limit} MAC addresses behind each, forgotten after {mac_age} s, up to \
+                 {flood_rate} frames to everybody a second from each",
+                network.name
+            )?,
+            None => writeln!(out, "network {}: IP, {clients}, {prefixes}{nested}{clamp}{open}", network.name)?,
+        }
     }
     write_clients(config, out)?;
     write_warnings(config, out)
@@ -97,7 +105,12 @@ fn write_clients(config: &Config, out: &mut String) -> fmt::Result {
             None => "sent to once it has spoken".to_owned(),
         };
         writeln!(out, "client {}: MUX {} of service {service}, network {network}", client.name, client.mux)?;
-        writeln!(out, "  {}", prefixes.join(", "))?;
+        if !prefixes.is_empty() {
+            writeln!(out, "  {}", prefixes.join(", "))?;
+        }
+        if !client.macs.is_empty() {
+            writeln!(out, "  sends from no other than {}", counted(client.macs.len(), "given MAC address"))?;
+        }
         writeln!(out, "  {}", protection(client))?;
         writeln!(out, "  {endpoint}")?;
     }
@@ -165,9 +178,10 @@ fn aes(cipher: AesCtr) -> String {
 }
 
 fn counted(count: usize, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
-}
-
-fn prefix_count(count: usize) -> String {
-    format!("{count} prefix{}", if count == 1 { "" } else { "es" })
+    let ending = match (count, word.ends_with(['s', 'x'])) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{count} {word}{ending}")
 }

@@ -5,8 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anytun_common::wire::ethernet::Mac;
+
 use crate::satp::Secret;
 
+mod bridge;
 mod client;
 mod document;
 mod error;
@@ -26,6 +29,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+pub use bridge::Bridging;
 pub use error::{Error, Problem, lines};
 pub use explain::explain;
 pub use nat::{Filtering, Nat};
@@ -228,6 +232,8 @@ pub struct Network {
     pub mss_clamp: bool,
     /// Whether its clients reach what is outside of it, and how.
     pub open: Open,
+    /// How frames find their way in an Ethernet network; nothing in an IP network.
+    pub bridging: Option<Bridging>,
 }
 
 /// Whether the clients of a network reach what does not speak anytun (open tunnel mode).
@@ -260,8 +266,10 @@ pub struct Client {
     pub service: usize,
     /// The client's number under its service.
     pub mux: u16,
-    /// Inner addresses that are the client's, without host bits.
+    /// Inner addresses that are the client's, without host bits; none in an Ethernet network.
     pub prefixes: Vec<Prefix>,
+    /// MAC addresses that are the client's, which then may send from no other.
+    pub macs: Vec<Mac>,
     /// Master key and salt.
     pub secret: Secret,
     /// Key derivation, cipher, tag.

@@ -37,7 +37,7 @@ static SCHEMAS: [Schema; 5] = [
     Schema {
         name: "network",
         form: Form::Repeated,
-        keys: &["name", "kind", "more_specifics", "mss_clamp", "open", "nat"],
+        keys: &["name", "kind", "more_specifics", "mss_clamp", "open", "nat", "mac_age", "mac_limit", "flood_rate"],
     },
     Schema {
         name: "client",
@@ -48,6 +48,7 @@ static SCHEMAS: [Schema; 5] = [
             "service",
             "mux",
             "prefixes",
+            "macs",
             "passphrase",
             "passphrase_file",
             "key",

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use anytun_common::map::MAX_SERVICES;
 
+use super::bridge::bridging;
 use super::document::{At, Table};
 use super::error::Report;
 use super::names::Names;
@@ -92,10 +93,7 @@ pub(super) fn networks(report: &mut Report, tables: &[Table<'_>], names: &mut Na
 
 fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<Network> {
     let name = names.take(report, table);
-    let ethernet = table.choice(report, "kind", &[("ip", false), ("ethernet", true)]);
-    if let Some(At { line, value: true }) = ethernet {
-        report.error(line, "networks of kind \"ethernet\" are not carried by this version; only \"ip\" works");
-    }
+    let bridging = bridging(report, table);
     let more_specifics = match table.has("more_specifics") {
         true => table.boolean(report, "more_specifics").map(|at| at.value),
         false => Some(false),
@@ -105,5 +103,11 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<
         true => table.boolean(report, "mss_clamp").map(|at| at.value),
         false => Some(true),
     };
-    Some(Network { name: name?, more_specifics: more_specifics?, mss_clamp: mss_clamp?, open: open? })
+    Some(Network {
+        name: name?,
+        more_specifics: more_specifics?,
+        mss_clamp: mss_clamp?,
+        open: open?,
+        bridging: bridging?,
+    })
 }

@@ -1,5 +1,6 @@
 //! What happens to one packet. No I/O, no clock, no lock, no allocation.
 
+pub mod bridge;
 pub mod ecn;
 pub mod encapsulate;
 pub mod fragment;

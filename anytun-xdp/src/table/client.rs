@@ -145,6 +145,8 @@ pub struct Track {
     pub endpoint: EndpointCell,
     /// The ICMP errors it may be sent.
     pub errors: Allowance,
+    /// The frames to everybody that it may send, in an Ethernet network.
+    pub floods: Allowance,
 }
 
 impl Track {

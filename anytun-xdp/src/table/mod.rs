@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::satp::Pages;
 
 mod allowance;
+mod bridge;
 mod build;
 mod client;
 mod counters;
@@ -21,6 +22,7 @@ mod service;
 pub mod ways;
 
 pub use allowance::{Allowance, Rate};
+pub use bridge::{Bridge, Station};
 pub use build::Host;
 pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};

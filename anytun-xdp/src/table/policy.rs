@@ -16,7 +16,7 @@ pub struct Policy {
 impl Policy {
     /// That of a network of the configuration.
     pub fn of(network: &Network) -> Self {
-        Self { mss_clamp: network.mss_clamp, sources: Sources::default() }
+        Self { mss_clamp: network.mss_clamp && network.bridging.is_none(), sources: Sources::default() }
     }
 }
 

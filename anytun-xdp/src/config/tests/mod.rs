@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Config, Error, parse};
 
+mod bridge;
 mod good;
 mod nat;
 mod open;

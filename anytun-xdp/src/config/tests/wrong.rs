@@ -24,7 +24,8 @@ fn words() {
             "name = \"office\"",
             "name = \"office\"\ncolour = 1",
             "node.toml:15: unknown key `colour` in [[network]]; known: `name`, `kind`, `more_specifics`, `mss_clamp`, `open`, \
-             `nat`",
+             `nat`, \
+             `mac_age`, `mac_limit`, `flood_rate`",
         ),
         ("[[network]]", "[[netwrok]]\n[[network]]", "node.toml:13: unknown table [[netwrok]]; did you mean `network`?"),
         (
@@ -184,8 +185,8 @@ fn services_and_networks() {
         ),
         (
             "name = \"office\"",
-            "name = \"office\"\nkind = \"ethernet\"",
-            "node.toml:15: networks of kind \"ethernet\" are not carried by this version; only \"ip\" works",
+            "name = \"office\"\nkind = \"token-ring\"",
+            "node.toml:15: `kind` cannot be \"token-ring\"; it must be one of \"ip\", \"ethernet\"",
         ),
         (
             "name = \"office\"",

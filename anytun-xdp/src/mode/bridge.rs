@@ -1,0 +1,141 @@
+//! Tunnel mode in an Ethernet network: frames go where their destination was heard (IEEE 802.1D §7.7).
+
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::ethernet::{self, Mac};
+
+use super::tunnel::Route;
+use crate::table::{Allowance, Bridge, Station};
+
+/// Addresses that no bridge forwards (IEEE 802.1D §7.12.6): the last octet is anything below 16.
+const RESERVED: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
+
+/// Finds the way of a frame that `client` sent: learns where its source is, and looks up its destination. What is for
+/// everybody, or for a station nobody has heard of, takes from the client's `floods`. `frame` is what lies behind the payload
+/// type, an Ethernet frame without FCS (protocol.md §3); `now` is in milliseconds since the node started.
+///
+/// # Errors
+/// Why it goes nowhere.
+#[inline]
+pub fn route(
+    bridge: &Bridge,
+    client: u32,
+    floods: &Allowance,
+    payload_type: u16,
+    frame: &[u8],
+    now: u64,
+) -> Result<Route, Verdict> {
+    if payload_type != ethernet::TRANSPARENT {
+        return Err(Verdict::PayloadType);
+    }
+    let (header, rest) = frame.split_first_chunk::<{ ethernet::HEADER }>().ok_or(Verdict::MalformedInner)?;
+    let (destination, source): (Mac, Mac) = match header {
+        [a, b, c, d, e, f, g, h, i, j, k, l, ..] => ([*a, *b, *c, *d, *e, *f], [*g, *h, *i, *j, *k, *l]),
+    };
+    if source[0] & 1 == 1 || source == [0; 6] || destination == [0; 6] {
+        return Err(Verdict::MalformedInner);
+    }
+    if destination.starts_with(&RESERVED) && destination[5] < 16 {
+        return Err(Verdict::LinkScope);
+    }
+    let vlan = match rest.first_chunk() {
+        Some(tag) if ethernet::is_tag(u16::from_be_bytes([header[12], header[13]])) => {
+            u16::from_be_bytes(*tag) & 0x0fff
+        }
+        _ => 0,
+    };
+    let second = u32::try_from(now / 1000).unwrap_or(u32::MAX);
+    bridge.learn(Station { vlan, mac: source }, client, second)?;
+    let known = (destination[0] & 1 == 0).then(|| bridge.find(Station { vlan, mac: destination })).flatten();
+    let to = match known {
+        Some(to) if to == client => return Err(Verdict::SameSide),
+        Some(to) => to,
+        None if floods.take(bridge.floods(), now) => bridge.everybody(),
+        None => return Err(Verdict::StormLimit),
+    };
+    Ok(Route { to, length: frame.len() as u32, tos: 0, dont_fragment: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use hashbrown::HashMap;
+
+    use super::*;
+    use crate::config::Bridging;
+
+    const EVERYBODY: u32 = 77;
+    const BROADCAST: Mac = [0xff; 6];
+    const A: Mac = [2, 0, 0, 0, 0, 0xa];
+    const B: Mac = [2, 0, 0, 0, 0, 0xb];
+
+    struct Net {
+        bridge: Bridge,
+        floods: [Allowance; 2],
+    }
+
+    impl Net {
+        fn new() -> Self {
+            let bridging = Bridging { mac_age: 300, mac_limit: 4, flood_rate: 100 };
+            Self { bridge: Bridge::new(bridging, 2, HashMap::new(), EVERYBODY), floods: Default::default() }
+        }
+
+        fn send(&self, client: u32, to: Mac, from: Mac, rest: &[u8]) -> Result<u32, Verdict> {
+            let frame = [&to[..], &from, rest].concat();
+            let floods = &self.floods[client as usize];
+            let route = route(&self.bridge, client, floods, 0x6558, &frame, 1000)?;
+            assert_eq!((route.length as usize, route.tos, route.dont_fragment), (frame.len(), 0, false));
+            Ok(route.to)
+        }
+    }
+
+    #[test]
+    fn a_frame_goes_to_everybody_until_its_station_was_heard() {
+        let net = Net::new();
+        assert_eq!(net.send(0, B, A, &[8, 0, 1]), Ok(EVERYBODY));
+        assert_eq!(net.send(1, A, B, &[8, 0, 1]), Ok(0));
+        assert_eq!(net.send(0, B, A, &[8, 0, 1]), Ok(1));
+        assert_eq!(net.send(0, BROADCAST, A, &[8, 6]), Ok(EVERYBODY));
+        assert_eq!(net.send(0, [0x33, 0x33, 0, 0, 0, 1], A, &[0x86, 0xdd]), Ok(EVERYBODY));
+        assert_eq!(net.send(0, A, [2, 0, 0, 0, 0, 0xc], &[8, 0]), Err(Verdict::SameSide), "both are behind one client");
+    }
+
+    #[test]
+    fn vlans_are_apart() {
+        let net = Net::new();
+        let tag = |vlan: u8| [0x81, 0, 0xe0, vlan, 8, 0];
+        assert_eq!(net.send(1, BROADCAST, B, &tag(7)), Ok(EVERYBODY));
+        assert_eq!(net.send(0, B, A, &tag(7)), Ok(1));
+        assert_eq!(net.send(0, B, A, &tag(8)), Ok(EVERYBODY));
+        assert_eq!(net.send(0, B, A, &[8, 0]), Ok(EVERYBODY));
+        assert_eq!(net.send(0, B, A, &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9, 8, 0]), Ok(1), "the outer tag counts");
+    }
+
+    #[test]
+    fn what_no_bridge_forwards_ends() {
+        let net = Net::new();
+        for (to, from, rest, verdict) in [
+            (B, BROADCAST, &[8u8, 0][..], Verdict::MalformedInner),
+            (B, [0; 6], &[8, 0], Verdict::MalformedInner),
+            ([0; 6], A, &[8, 0], Verdict::MalformedInner),
+            (B, A, &[8], Verdict::MalformedInner),
+            ([1, 0x80, 0xc2, 0, 0, 0], A, &[0, 38], Verdict::LinkScope),
+            ([1, 0x80, 0xc2, 0, 0, 0x0e], A, &[0x88, 0xcc], Verdict::LinkScope),
+        ] {
+            assert_eq!(net.send(0, to, from, rest), Err(verdict), "{to:02x?} {from:02x?}");
+        }
+        assert_eq!(net.bridge.stations(), 0);
+        assert_eq!(net.send(0, [1, 0x80, 0xc2, 0, 0, 0x10], A, &[8, 0]), Ok(EVERYBODY));
+        let ip = route(&net.bridge, 0, &net.floods[0], 0x0800, &[0x45; 20], 0);
+        assert_eq!(ip, Err(Verdict::PayloadType));
+    }
+
+    #[test]
+    fn a_storm_ends_at_its_limit_and_what_is_known_goes_on() {
+        let net = Net::new();
+        assert_eq!(net.send(1, BROADCAST, B, &[8, 6]), Ok(EVERYBODY));
+        let storm: Vec<_> = (0..1000).map(|_| net.send(0, BROADCAST, A, &[8, 6])).collect();
+        assert_eq!(storm.iter().filter(|sent| sent.is_ok()).count(), 10, "a tenth of a second's worth");
+        assert!(storm[10..].iter().all(|sent| *sent == Err(Verdict::StormLimit)));
+        assert_eq!(net.send(0, B, A, &[8, 0]), Ok(1));
+        assert_eq!(net.send(1, BROADCAST, B, &[8, 6]), Ok(EVERYBODY), "each client has a limit of its own");
+    }
+}

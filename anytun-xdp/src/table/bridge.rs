@@ -1,0 +1,335 @@
+//! Which client of an Ethernet network has which MAC address (IEEE 802.1D §7.8, §7.9).
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::ethernet::Mac;
+use hashbrown::HashMap;
+
+use super::Rate;
+use crate::config::Bridging;
+
+/// Entries of one bucket: two cache lines.
+const SLOTS: usize = 8;
+/// Buckets of a network, which is so many times eight MAC addresses; fewer when chance puts more than its share into one.
+const BUCKETS: usize = 2048;
+
+/// Set in a key while its slot is changed.
+const BUSY: u64 = 1 << 63;
+/// The owner of a station that is being forgotten.
+const GONE: u64 = u64::MAX;
+
+/// What one Ethernet network has learned, and what holds for it. All workers learn, and none ever waits.
+pub struct Bridge {
+    bridging: Bridging,
+    /// The frames to everybody that a client may send.
+    floods: Rate,
+    /// The number that leads to all clients.
+    everybody: u32,
+    buckets: Box<[Bucket]>,
+    seeds: [u64; 2],
+    /// By number of the client: addresses that were learned.
+    learned: Box<[AtomicU32]>,
+    /// MAC addresses of the configuration, and whose they are.
+    given: HashMap<Mac, u32>,
+    /// By number of the client: whether it has addresses of the configuration, and may send from no other.
+    is_given: Box<[bool]>,
+}
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Bucket([Slot; SLOTS]);
+
+/// A station. The slot is free while the key is 0.
+#[derive(Default)]
+struct Slot {
+    /// VLAN and MAC address.
+    key: AtomicU64,
+    /// Number of the client, and the second in which the station was last heard.
+    owner: AtomicU64,
+}
+
+/// A station: its VLAN, 0 without one, and its MAC address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Station {
+    /// VLAN ID.
+    pub vlan: u16,
+    /// MAC address, never that of a group.
+    pub mac: Mac,
+}
+
+impl Station {
+    /// Never 0, as no station has the MAC address 0.
+    fn key(self) -> u64 {
+        let [a, b, c, d, e, f] = self.mac;
+        u64::from(self.vlan) << 48 | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+}
+
+const fn owner(client: u32, second: u32) -> u64 {
+    (client as u64) << 32 | second as u64
+}
+
+const fn client_of(owner: u64) -> u32 {
+    (owner >> 32) as u32
+}
+
+impl Bridge {
+    /// One that has learned nothing, for a snapshot with `clients` clients. `given` are MAC addresses and the number of their
+    /// client; the number `everybody` leads to all clients of the network.
+    pub fn new(bridging: Bridging, clients: usize, given: HashMap<Mac, u32>, everybody: u32) -> Self {
+        let random = RandomState::new();
+        let mut is_given = vec![false; clients].into_boxed_slice();
+        for client in given.values() {
+            if let Some(is_given) = is_given.get_mut(*client as usize) {
+                *is_given = true;
+            }
+        }
+        Self {
+            bridging,
+            floods: Rate::new(bridging.flood_rate),
+            everybody,
+            buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(),
+            seeds: [random.hash_one(0u8), random.hash_one(1u8) | 1],
+            learned: (0..clients).map(|_| AtomicU32::new(0)).collect(),
+            given,
+            is_given,
+        }
+    }
+
+    /// What it was told.
+    pub fn bridging(&self) -> &Bridging {
+        &self.bridging
+    }
+
+    /// The frames to everybody that a client may send.
+    #[inline]
+    pub fn floods(&self) -> Rate {
+        self.floods
+    }
+
+    /// The number that leads to all clients.
+    #[inline]
+    pub fn everybody(&self) -> u32 {
+        self.everybody
+    }
+
+    #[inline]
+    fn bucket(&self, key: u64) -> &[Slot] {
+        let product = u128::from(key ^ self.seeds[0]) * u128::from(self.seeds[1]);
+        let hash = (product as u64 ^ (product >> 64) as u64) as usize;
+        self.buckets.get(hash % BUCKETS).map_or(&[], |bucket| &bucket.0)
+    }
+
+    /// The client behind which a station is.
+    #[inline]
+    pub fn find(&self, station: Station) -> Option<u32> {
+        if !self.given.is_empty()
+            && let Some(client) = self.given.get(&station.mac)
+        {
+            return Some(*client);
+        }
+        let key = station.key();
+        self.bucket(key).iter().find_map(|slot| {
+            let owner = (slot.key.load(Ordering::Acquire) == key).then(|| slot.owner.load(Ordering::Acquire))?;
+            // Still the same station, so the owner was its own.
+            (owner != GONE && slot.key.load(Ordering::Relaxed) == key).then(|| client_of(owner))
+        })
+    }
+
+    /// Notes that a station is behind `client`, which it sent a frame through in this `second` after the node started. One
+    /// that was behind another has moved.
+    ///
+    /// # Errors
+    /// [`ForeignSource`](Verdict::ForeignSource) when the configuration says that it is not, [`MacLimit`](Verdict::MacLimit)
+    /// when too many are behind the client, [`MacTableFull`](Verdict::MacTableFull) when there are too many in all.
+    #[inline]
+    pub fn learn(&self, station: Station, client: u32, second: u32) -> Result<(), Verdict> {
+        if !self.given.is_empty() {
+            let owner = self.given.get(&station.mac);
+            if owner == Some(&client) {
+                return Ok(());
+            }
+            if owner.is_some() || self.is_given.get(client as usize).is_some_and(|is_given| *is_given) {
+                return Err(Verdict::ForeignSource);
+            }
+        }
+        let key = station.key();
+        let slots = self.bucket(key);
+        let Some(slot) = slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == key) else {
+            return self.add(slots, key, client, second);
+        };
+        let (before, after) = (slot.owner.load(Ordering::Acquire), owner(client, second));
+        // The slot is another's by now, or about to be: the next frame finds a new one.
+        let is_stale = before == GONE || slot.key.load(Ordering::Relaxed) != key;
+        if before == after || is_stale {
+            return Ok(());
+        }
+        if client_of(before) == client {
+            // Who loses against another worker has been heard all the same.
+            let _ = slot.owner.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.reserve(client)?;
+        match slot.owner.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => self.release(client_of(before)),
+            Err(_) => self.release(client),
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn add(&self, slots: &[Slot], key: u64, client: u32, second: u32) -> Result<(), Verdict> {
+        self.reserve(client)?;
+        // Two workers may add the same station: then the first slot counts, and the other one ages.
+        for slot in slots {
+            if slot.key.compare_exchange(0, BUSY | key, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                slot.owner.store(owner(client, second), Ordering::Release);
+                slot.key.store(key, Ordering::Release);
+                return Ok(());
+            }
+        }
+        self.release(client);
+        Err(Verdict::MacTableFull)
+    }
+
+    fn reserve(&self, client: u32) -> Result<(), Verdict> {
+        let count = self.learned.get(client as usize).ok_or(Verdict::MacLimit)?;
+        let more = |count: u32| (count < self.bridging.mac_limit).then_some(count + 1);
+        let reserved = count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
+        reserved.map(drop).map_err(|_| Verdict::MacLimit)
+    }
+
+    fn release(&self, client: u32) {
+        if let Some(count) = self.learned.get(client as usize) {
+            count.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Forgets stations that were not heard for long. To be called about once a second by one thread.
+    pub fn age(&self, second: u32) {
+        for slot in self.buckets.iter().flat_map(|bucket| &bucket.0) {
+            let (key, owner) = (slot.key.load(Ordering::Acquire), slot.owner.load(Ordering::Acquire));
+            let is_old = second.saturating_sub(owner as u32) > self.bridging.mac_age;
+            // One that was heard in this moment stays.
+            let ends = key != 0
+                && key & BUSY == 0
+                && is_old
+                && slot.owner.compare_exchange(owner, GONE, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            if ends {
+                self.release(client_of(owner));
+                slot.key.store(0, Ordering::Release);
+            }
+        }
+    }
+
+    /// How many stations are behind a client: those of the configuration, or those learned.
+    pub fn behind(&self, client: u32) -> usize {
+        match self.is_given.get(client as usize) {
+            Some(true) => self.given.values().filter(|owner| **owner == client).count(),
+            _ => self.learned.get(client as usize).map_or(0, |count| count.load(Ordering::Relaxed) as usize),
+        }
+    }
+
+    /// How many stations are known.
+    pub fn stations(&self) -> usize {
+        let is_taken = |slot: &&Slot| slot.key.load(Ordering::Relaxed) != 0;
+        self.given.len() + self.buckets.iter().flat_map(|bucket| &bucket.0).filter(is_taken).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const BRIDGING: Bridging = Bridging { mac_age: 300, mac_limit: 4, flood_rate: 100 };
+
+    fn station(number: u32, vlan: u16) -> Station {
+        let [a, b, c, d] = number.to_be_bytes();
+        Station { vlan, mac: [2, 0, a, b, c, d] }
+    }
+
+    fn bridge() -> Bridge {
+        Bridge::new(BRIDGING, 3, HashMap::new(), 77)
+    }
+
+    #[test]
+    fn a_station_is_found_where_it_was_heard_last_and_in_its_vlan_only() {
+        let bridge = bridge();
+        assert_eq!(bridge.find(station(1, 0)), None);
+        assert_eq!(bridge.learn(station(1, 0), 0, 5), Ok(()));
+        assert_eq!((bridge.find(station(1, 0)), bridge.find(station(1, 7))), (Some(0), None));
+        assert_eq!(bridge.learn(station(1, 0), 2, 6), Ok(()), "it moves");
+        assert_eq!((bridge.find(station(1, 0)), bridge.behind(0), bridge.behind(2)), (Some(2), 0, 1));
+        assert_eq!(bridge.stations(), 1);
+    }
+
+    #[test]
+    fn no_client_has_more_than_the_limit_and_old_ones_make_room() {
+        let bridge = bridge();
+        for number in 0..4 {
+            assert_eq!(bridge.learn(station(number, 0), 0, number), Ok(()));
+        }
+        assert_eq!(bridge.learn(station(4, 0), 0, 9), Err(Verdict::MacLimit));
+        assert_eq!(bridge.learn(station(4, 0), 1, 9), Ok(()), "another client has its own");
+        assert_eq!(bridge.learn(station(4, 0), 0, 9), Err(Verdict::MacLimit), "nor by moving");
+        assert_eq!(bridge.find(station(4, 0)), Some(1));
+        bridge.age(301);
+        assert_eq!((bridge.behind(0), bridge.find(station(0, 0))), (3, None), "only the first is older than 300 s");
+        assert_eq!(bridge.learn(station(5, 0), 0, 301), Ok(()));
+        assert_eq!(bridge.learn(station(1, 0), 0, 302), Ok(()), "heard again");
+        bridge.age(303);
+        assert_eq!((bridge.find(station(1, 0)), bridge.find(station(2, 0))), (Some(0), None));
+        bridge.age(2000);
+        assert_eq!((bridge.stations(), bridge.behind(0), bridge.behind(1)), (0, 0, 0));
+    }
+
+    #[test]
+    fn addresses_of_the_configuration_are_nobody_else_s() {
+        let own = [station(1, 0).mac, station(2, 0).mac];
+        let bridge = Bridge::new(BRIDGING, 3, own.into_iter().map(|mac| (mac, 1)).collect(), 77);
+        assert_eq!(bridge.learn(station(1, 0), 0, 5), Err(Verdict::ForeignSource));
+        assert_eq!(bridge.learn(station(1, 9), 1, 5), Ok(()));
+        assert_eq!(bridge.learn(station(3, 0), 1, 5), Err(Verdict::ForeignSource), "it may use no other");
+        assert_eq!(bridge.learn(station(3, 0), 0, 5), Ok(()));
+        assert_eq!((bridge.find(station(2, 5)), bridge.behind(1), bridge.behind(0)), (Some(1), 2, 1));
+        bridge.age(5000);
+        assert_eq!(bridge.stations(), 2, "they do not age");
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_goes_on() {
+        let bridge = Bridge::new(Bridging { mac_limit: u32::MAX, ..BRIDGING }, 1, HashMap::new(), 77);
+        let learned = (0..16 * BUCKETS as u32).filter(|number| bridge.learn(station(*number, 0), 0, 0).is_ok()).count();
+        assert!((4 * BUCKETS..=8 * BUCKETS).contains(&learned), "{learned}");
+        assert_eq!((bridge.stations(), bridge.behind(0)), (learned, learned));
+    }
+
+    #[test]
+    fn workers_that_learn_at_once_lose_count_of_nothing() {
+        let bridge = Bridge::new(Bridging { mac_limit: 1000, ..BRIDGING }, 4, HashMap::new(), 77);
+        thread::scope(|scope| {
+            for client in 0..4u32 {
+                let bridge = &bridge;
+                scope.spawn(move || {
+                    for round in 0..200 {
+                        for number in 0..100 {
+                            let _ = bridge.learn(station(number, 0), (client + round) % 4, round);
+                            assert!(bridge.find(station(number, 0)).is_none_or(|client| client < 4));
+                        }
+                    }
+                });
+            }
+            for second in 0..50 {
+                bridge.age(second);
+            }
+        });
+        let behind: usize = (0..4).map(|client| bridge.behind(client)).sum();
+        assert_eq!(behind, bridge.stations());
+        bridge.age(u32::MAX);
+        assert_eq!((0..4).map(|client| bridge.behind(client)).sum::<usize>(), 0);
+    }
+}
