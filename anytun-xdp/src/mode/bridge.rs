@@ -10,7 +10,7 @@ use crate::table::{Allowance, Bridge, Station};
 const RESERVED: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
 
 /// Finds the way of a frame that `client` sent: learns where its source is, and looks up its destination. What is for
-/// everybody, or for a station nobody has heard of, takes from the client's `floods`. `frame` is what lies behind the payload
+/// everybody, or for a station nobody has heard of, goes to the number `everybody` and takes from the client's `floods`. `frame` is what lies behind the payload
 /// type, an Ethernet frame without FCS (protocol.md §3); `now` is in milliseconds since the node started.
 ///
 /// # Errors
@@ -18,6 +18,7 @@ const RESERVED: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
 #[inline]
 pub fn route(
     bridge: &Bridge,
+    everybody: u32,
     client: u32,
     floods: &Allowance,
     payload_type: u16,
@@ -49,7 +50,7 @@ pub fn route(
     let to = match known {
         Some(to) if to == client => return Err(Verdict::SameSide),
         Some(to) => to,
-        None if floods.take(bridge.floods(), now) => bridge.everybody(),
+        None if floods.take(bridge.floods(), now) => everybody,
         None => return Err(Verdict::StormLimit),
     };
     Ok(Route { to, length: frame.len() as u32, tos: 0, dont_fragment: false })
@@ -75,13 +76,13 @@ mod tests {
     impl Net {
         fn new() -> Self {
             let bridging = Bridging { mac_age: 300, mac_limit: 4, flood_rate: 100 };
-            Self { bridge: Bridge::new(bridging, 2, HashMap::new(), EVERYBODY), floods: Default::default() }
+            Self { bridge: Bridge::new(bridging, 2, HashMap::new()), floods: Default::default() }
         }
 
         fn send(&self, client: u32, to: Mac, from: Mac, rest: &[u8]) -> Result<u32, Verdict> {
             let frame = [&to[..], &from, rest].concat();
             let floods = &self.floods[client as usize];
-            let route = route(&self.bridge, client, floods, 0x6558, &frame, 1000)?;
+            let route = route(&self.bridge, EVERYBODY, client, floods, 0x6558, &frame, 1000)?;
             assert_eq!((route.length as usize, route.tos, route.dont_fragment), (frame.len(), 0, false));
             Ok(route.to)
         }
@@ -124,7 +125,7 @@ mod tests {
         }
         assert_eq!(net.bridge.stations(), 0);
         assert_eq!(net.send(0, [1, 0x80, 0xc2, 0, 0, 0x10], A, &[8, 0]), Ok(EVERYBODY));
-        let ip = route(&net.bridge, 0, &net.floods[0], 0x0800, &[0x45; 20], 0);
+        let ip = route(&net.bridge, EVERYBODY, 0, &net.floods[0], 0x0800, &[0x45; 20], 0);
         assert_eq!(ip, Err(Verdict::PayloadType));
     }
 

@@ -25,8 +25,6 @@ pub struct Bridge {
     bridging: Bridging,
     /// The frames to everybody that a client may send.
     floods: Rate,
-    /// The number that leads to all clients.
-    everybody: u32,
     buckets: Box<[Bucket]>,
     seeds: [u64; 2],
     /// By number of the client: addresses that were learned.
@@ -77,8 +75,8 @@ const fn client_of(owner: u64) -> u32 {
 
 impl Bridge {
     /// One that has learned nothing, for a snapshot with `clients` clients. `given` are MAC addresses and the number of their
-    /// client; the number `everybody` leads to all clients of the network.
-    pub fn new(bridging: Bridging, clients: usize, given: HashMap<Mac, u32>, everybody: u32) -> Self {
+    /// client.
+    pub fn new(bridging: Bridging, clients: usize, given: HashMap<Mac, u32>) -> Self {
         let random = RandomState::new();
         let mut is_given = vec![false; clients].into_boxed_slice();
         for client in given.values() {
@@ -89,7 +87,6 @@ impl Bridge {
         Self {
             bridging,
             floods: Rate::new(bridging.flood_rate),
-            everybody,
             buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(),
             seeds: [random.hash_one(0u8), random.hash_one(1u8) | 1],
             learned: (0..clients).map(|_| AtomicU32::new(0)).collect(),
@@ -103,16 +100,15 @@ impl Bridge {
         &self.bridging
     }
 
+    /// MAC addresses of the configuration, and whose they are.
+    pub fn given(&self) -> &HashMap<Mac, u32> {
+        &self.given
+    }
+
     /// The frames to everybody that a client may send.
     #[inline]
     pub fn floods(&self) -> Rate {
         self.floods
-    }
-
-    /// The number that leads to all clients.
-    #[inline]
-    pub fn everybody(&self) -> u32 {
-        self.everybody
     }
 
     #[inline]
@@ -253,7 +249,7 @@ mod tests {
     }
 
     fn bridge() -> Bridge {
-        Bridge::new(BRIDGING, 3, HashMap::new(), 77)
+        Bridge::new(BRIDGING, 3, HashMap::new())
     }
 
     #[test]
@@ -290,7 +286,7 @@ mod tests {
     #[test]
     fn addresses_of_the_configuration_are_nobody_else_s() {
         let own = [station(1, 0).mac, station(2, 0).mac];
-        let bridge = Bridge::new(BRIDGING, 3, own.into_iter().map(|mac| (mac, 1)).collect(), 77);
+        let bridge = Bridge::new(BRIDGING, 3, own.into_iter().map(|mac| (mac, 1)).collect());
         assert_eq!(bridge.learn(station(1, 0), 0, 5), Err(Verdict::ForeignSource));
         assert_eq!(bridge.learn(station(1, 9), 1, 5), Ok(()));
         assert_eq!(bridge.learn(station(3, 0), 1, 5), Err(Verdict::ForeignSource), "it may use no other");
@@ -302,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_goes_on() {
-        let bridge = Bridge::new(Bridging { mac_limit: u32::MAX, ..BRIDGING }, 1, HashMap::new(), 77);
+        let bridge = Bridge::new(Bridging { mac_limit: u32::MAX, ..BRIDGING }, 1, HashMap::new());
         let learned = (0..16 * BUCKETS as u32).filter(|number| bridge.learn(station(*number, 0), 0, 0).is_ok()).count();
         assert!((4 * BUCKETS..=8 * BUCKETS).contains(&learned), "{learned}");
         assert_eq!((bridge.stations(), bridge.behind(0)), (learned, learned));
@@ -310,7 +306,7 @@ mod tests {
 
     #[test]
     fn workers_that_learn_at_once_lose_count_of_nothing() {
-        let bridge = Bridge::new(Bridging { mac_limit: 1000, ..BRIDGING }, 4, HashMap::new(), 77);
+        let bridge = Bridge::new(Bridging { mac_limit: 1000, ..BRIDGING }, 4, HashMap::new());
         thread::scope(|scope| {
             for client in 0..4u32 {
                 let bridge = &bridge;

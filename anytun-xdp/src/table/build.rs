@@ -1,12 +1,15 @@
 //! From a configuration to the tables that workers read, keeping what packets taught the tables before.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use anytun_common::map::ServiceKey;
+use anytun_common::wire::ethernet::Mac;
 use hashbrown::HashMap;
 
 use super::{
-    Client, ClientCounters, Inside, Lpm, Members, Nats, OUTSIDE, Own, Policy, Rate, Service, Services, Tables, Track,
+    Bridge, Client, ClientCounters, Inside, Lpm, Members, Nats, OUTSIDE, Own, Policy, Rate, Service, Services, Tables,
+    Track,
 };
 use crate::config::{self, Config, Open, Prefix};
 use crate::satp::lease::Sequences;
@@ -39,6 +42,7 @@ impl Tables {
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             inside: Inside::new(config),
             nats: Nats::new(config, before.map_or(&Nats::default(), |tables| &tables.nats)),
+            bridges: Vec::new(),
             policies: config.networks.iter().map(Policy::of).collect(),
             errors: Rate::new(config.node.icmp_rate),
             mtus: host.mtus.clone(),
@@ -79,7 +83,31 @@ impl Tables {
             });
         }
         tables.clients = clients.into();
+        tables.bridges = tables.bridges(config, before);
         tables
+    }
+
+    /// What Ethernet networks have learned. Numbers of clients are those of a snapshot, so what was learned before stays only
+    /// where no client came or went; after that it takes a few more frames to everybody.
+    fn bridges(&self, config: &Config, before: Option<&Tables>) -> Vec<Option<Arc<Bridge>>> {
+        let place = |client: &Client| (client.name.clone(), client.network);
+        let before = before.filter(|before| before.clients.iter().map(place).eq(self.clients.iter().map(place)));
+        let bridge = |(index, network): (usize, &config::Network)| {
+            let bridging = network.bridging?;
+            let members = || (0..).zip(&config.clients).filter(|(_, client)| client.network == index);
+            let given: HashMap<Mac, u32> =
+                members().flat_map(|(number, client)| client.macs.iter().map(move |mac| (*mac, number))).collect();
+            let known = before.and_then(|before| before.bridges.get(index)?.clone());
+            let known = known.filter(|known| *known.bridging() == bridging && *known.given() == given);
+            Some(known.unwrap_or_else(|| Arc::new(Bridge::new(bridging, config.clients.len(), given))))
+        };
+        config.networks.iter().enumerate().map(bridge).collect()
+    }
+
+    /// What the Ethernet network with this index has learned; nothing of an IP network.
+    #[inline]
+    pub fn bridge(&self, network: u32) -> Option<&Bridge> {
+        self.bridges.get(network as usize)?.as_deref()
     }
 
     /// These tables with empty replay windows for the client `name`: whatever it sends next is its first packet. Nothing

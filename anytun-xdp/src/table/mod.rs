@@ -58,6 +58,8 @@ pub struct Tables {
     pub nats: Nats,
     /// Names of the networks.
     pub network_names: Vec<Arc<str>>,
+    /// Of each network what an Ethernet has learned; nothing of an IP network.
+    pub bridges: Vec<Option<Arc<Bridge>>>,
     /// What holds for each network.
     pub policies: Vec<Policy>,
     /// The ICMP errors that a client may be sent.

@@ -56,7 +56,8 @@ pub(super) fn seal(
 /// Whether a packet that is larger than its way takes can be sent in fragments.
 #[inline(never)]
 fn may_be_cut(memory: &[u8], packet: &Packet, tables: &Tables, now: u64) -> bool {
-    let Some(room) = client_of(tables, packet.route.to).and_then(|to| Room::to(to, tables, now)) else { return false };
+    let to = client_of(tables, packet.route.to).filter(|to| tables.bridge(to.network).is_none());
+    let Some(room) = to.and_then(|to| Room::to(to, tables, now)) else { return false };
     memory.get(inner(packet)).is_some_and(|inner| Cut::new(inner, room.inner()).is_some())
 }
 

@@ -15,9 +15,9 @@ use super::sealing::seal;
 use super::stage::Stage;
 use super::tell::tell;
 use super::{BATCH, Lane, outside};
-use crate::mode::{mss, tunnel};
+use crate::mode::{bridge, mss, tunnel};
 use crate::table::ways::{Asks, Ways};
-use crate::table::{OUTSIDE, Tables};
+use crate::table::{NOBODY, OUTSIDE, Tables};
 
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
@@ -121,7 +121,12 @@ fn route(
         .ok_or(Verdict::MalformedInner)
         .and_then(|(payload_type, payload)| {
             let payload_type = u16::from_be_bytes(*payload_type);
-            tunnel::route(tables, packet.client, payload_type, payload, packet.tos)
+            match tables.bridge(client.network) {
+                Some(bridge) => {
+                    bridge::route(bridge, NOBODY, packet.client, &client.track.floods, payload_type, payload, now)
+                }
+                None => tunnel::route(tables, packet.client, payload_type, payload, packet.tos),
+            }
         });
     if !matches!(decided, Err(Verdict::ForeignSource | Verdict::PayloadType | Verdict::MalformedInner)) {
         learn(memory, packet, client, port);
