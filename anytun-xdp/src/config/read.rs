@@ -13,7 +13,7 @@ use super::document::{Document, Lines, Schema, Table};
 use super::error::{Error, Report};
 use super::names::Names;
 use super::pieces::{self, Pieces};
-use super::{Config, Problem, node, service};
+use super::{Config, Problem, local, node, service};
 
 /// The tables and keys there are, in the order of the README.
 static SCHEMAS: [Schema; 5] = [
@@ -34,7 +34,11 @@ static SCHEMAS: [Schema; 5] = [
     },
     Schema { name: "interface", repeated: true, keys: &["name", "xdp", "queues"] },
     Schema { name: "service", repeated: true, keys: &["name", "address", "port", "udp_checksum"] },
-    Schema { name: "network", repeated: true, keys: &["name", "kind", "more_specifics", "mss_clamp", "open"] },
+    Schema {
+        name: "network",
+        repeated: true,
+        keys: &["name", "kind", "more_specifics", "mss_clamp", "open", "address", "device", "kernel_routes"],
+    },
     Schema {
         name: "client",
         repeated: true,
@@ -181,13 +185,18 @@ fn assemble(
     let services = service::services(report, services, &mut service_names);
     let mut network_names = Names::new("network");
     let network_lines: Vec<usize> = networks.iter().map(|table| table.line).collect();
+    let address_lines: Vec<usize> = networks.iter().map(|table| table.line_of("address")).collect();
+    let device_lines: Vec<usize> = networks.iter().map(|table| table.line_of("device")).collect();
     let networks = service::networks(report, networks, &mut network_names);
+    local::check_devices(report, &networks, &device_lines, &interfaces);
+    local::check_addresses(report, &networks, &address_lines, &services);
 
     let mut clients = Clients::new(Surroundings {
         directory,
         network_names: &network_names,
         networks: &networks,
         network_lines: &network_lines,
+        address_lines: &address_lines,
         service_names: &service_names,
         services: &services,
     });

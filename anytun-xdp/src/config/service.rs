@@ -7,6 +7,7 @@ use anytun_common::map::MAX_SERVICES;
 
 use super::document::{At, Table};
 use super::error::Report;
+use super::local::local;
 use super::names::Names;
 use super::open::open;
 use super::{Network, Service, UdpChecksum};
@@ -105,5 +106,6 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<
         true => table.boolean(report, "mss_clamp").map(|at| at.value),
         false => Some(true),
     };
-    Some(Network { name: name?, more_specifics: more_specifics?, mss_clamp: mss_clamp?, open: open? })
+    let local = local(report, table, name.as_deref(), open);
+    Some(Network { name: name?, more_specifics: more_specifics?, mss_clamp: mss_clamp?, open: open?, local: local? })
 }

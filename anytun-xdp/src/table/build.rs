@@ -5,8 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anytun_common::map::ServiceKey;
 use hashbrown::HashMap;
 
-use super::{Client, ClientCounters, Inside, Lpm, OUTSIDE, Own, Policy, Rate, Service, Services, Tables, Track};
-use crate::config::{self, Config, Open, Prefix};
+use super::{
+    Client, ClientCounters, Devices, Inside, KERNEL, Lpm, NOWHERE, OUTSIDE, Own, Policy, Rate, Service, Services, Tables,
+    Track,
+};
+use crate::config::{self, Config, HostAddress, Open, Prefix};
 use crate::satp::lease::Sequences;
 use crate::satp::window::Windows;
 use crate::satp::{Fingerprint, Keys, Role, Shared};
@@ -33,7 +36,8 @@ impl Tables {
             generation: before.map_or(1, |tables| tables.generation + 1),
             services: Services::default(),
             clients: Vec::new().into(),
-            networks: config.networks.iter().map(outside_of).collect(),
+            networks: (0..config.networks.len()).map(|network| own(config, network)).collect(),
+            devices: Devices::new(config),
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             inside: Inside::new(config),
             policies: config.networks.iter().map(Policy::of).collect(),
@@ -97,13 +101,35 @@ impl Tables {
     }
 }
 
-/// The part of a network's routes that leads out of it. Prefixes of clients come over it.
-fn outside_of(network: &config::Network) -> Lpm {
+/// The part of a network's routes that leads to no client: out of it, to the node's own addresses, and to what the kernel
+/// is to route. Prefixes of clients come over it.
+fn own(config: &Config, network: usize) -> Lpm {
     let mut lpm = Lpm::default();
-    if network.open == Open::Routed {
-        for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-            lpm.insert(Prefix { address: any, length: 0 }, OUTSIDE);
+    let Some(known) = config.networks.get(network) else { return lpm };
+    let both = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    if known.open == Open::Routed {
+        for address in both {
+            lpm.insert(Prefix { address, length: 0 }, OUTSIDE);
         }
+    }
+    let Some(local) = &known.local else { return lpm };
+    if local.kernel_routes {
+        for address in both {
+            lpm.insert(Prefix { address, length: 0 }, KERNEL);
+        }
+    }
+    if local.kernel_routes || known.open == Open::Routed {
+        // To the kernel these are behind the device, so it would send them back.
+        let clients = config.clients.iter().filter(|client| client.network == network);
+        let prefixes: Vec<_> = clients.flat_map(|client| &client.prefixes).collect();
+        for prefix in local.addresses.iter().map(HostAddress::network) {
+            if !prefixes.iter().any(|wider| wider.covers(&prefix)) {
+                lpm.insert(prefix, NOWHERE);
+            }
+        }
+    }
+    for own in &local.addresses {
+        lpm.insert(own.host(), KERNEL);
     }
     lpm
 }

@@ -9,6 +9,7 @@ mod allowance;
 mod build;
 mod client;
 mod counters;
+mod device;
 mod endpoint;
 mod inside;
 mod latch;
@@ -23,6 +24,7 @@ pub use allowance::{Allowance, Rate};
 pub use build::Host;
 pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
+pub use device::Devices;
 pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
 pub use inside::Inside;
 pub(crate) use latch::Latch;
@@ -37,6 +39,12 @@ pub(crate) const NOBODY: u32 = u32::MAX;
 /// Stands where the number of a client could be for what is outside of an open network.
 pub const OUTSIDE: u32 = NOBODY - 3;
 
+/// Stands for the node's kernel where the number of a client could be.
+pub const KERNEL: u32 = NOBODY - 1;
+
+/// Stands where the number of a client could be for what is nobody's, although a shorter prefix leads to somebody.
+pub const NOWHERE: u32 = NOBODY - 2;
+
 /// Everything a worker needs to know to carry a packet.
 #[derive(Clone)]
 pub struct Tables {
@@ -46,10 +54,12 @@ pub struct Tables {
     pub services: Services,
     /// Who sends them. The index is the client's number in this snapshot.
     pub clients: Pages<Client>,
-    /// Per network: inner destination to client number.
+    /// Per network: inner destination to client number, or to [`KERNEL`] or [`NOWHERE`].
     pub networks: Vec<Lpm>,
     /// The clients that packets from outside can be for.
     pub inside: Inside,
+    /// The devices by which the kernel takes part in networks.
+    pub devices: Devices,
     /// Names of the networks.
     pub network_names: Vec<Arc<str>>,
     /// What holds for each network.
