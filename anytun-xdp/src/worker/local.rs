@@ -18,7 +18,7 @@ use super::stages::{clamp, inner, pass_on};
 use crate::mode::fragment::Cut;
 use crate::mode::icmp::Problem;
 use crate::mode::local;
-use crate::table::{Allowance, NOBODY, Tables};
+use crate::table::{Allowance, Tables};
 
 /// Packets of the kernel that a worker takes in one turn: those of clients are not to wait for many.
 const TURN: usize = 16;
@@ -150,7 +150,7 @@ fn take_in(
     let (verdict, mtu) = match routed {
         Err(verdict) => (verdict, 0),
         Ok(route) => {
-            let mut packet = Packet { client: NOBODY, route, ..Packet::default() };
+            let mut packet = Packet::from_kernel(route);
             let whole = inner(&packet).len();
             packet.place_at(START, START + HEADER + PAYLOAD_TYPE + whole).ok_or(Verdict::TooBig)?;
             clamp(memory, &packet, tables, now);
