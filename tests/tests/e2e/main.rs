@@ -14,6 +14,7 @@ mod direct;
 mod drops;
 mod endpoint;
 mod generator;
+mod home;
 mod idle;
 mod ledger;
 mod matrix;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         secrets::cases(),
         demo::cases(),
         generator::cases(),
+        home::cases(),
         overload::cases(),
         open::cases(),
         sizes::cases(),

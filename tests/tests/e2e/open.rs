@@ -109,10 +109,10 @@ fn spoofing() -> Result<()> {
 }
 
 /// An HTTP server (RFC 1945) that answers once, with many octets.
-struct Server(thread::JoinHandle<Result<IpAddr>>);
+pub(crate) struct Server(thread::JoinHandle<Result<IpAddr>>);
 
 impl Server {
-    fn start(namespace: &Namespace, at: SocketAddr, octets: usize) -> Result<Self> {
+    pub(crate) fn start(namespace: &Namespace, at: SocketAddr, octets: usize) -> Result<Self> {
         let listener = namespace.enter(|| TcpListener::bind(at))?.with_context(|| format!("cannot listen at {at}"))?;
         Ok(Self(thread::spawn(move || {
             let (mut stream, from) = listener.accept()?;
@@ -128,7 +128,7 @@ impl Server {
     }
 
     /// Who asked.
-    fn finish(self) -> Result<IpAddr> {
+    pub(crate) fn finish(self) -> Result<IpAddr> {
         match self.0.join() {
             Ok(seen) => seen,
             Err(_) => bail!("the server panicked"),
@@ -137,11 +137,12 @@ impl Server {
 }
 
 /// Octets that repeat too late to hide a packet that came twice or in another's place.
-fn body(octets: usize) -> Vec<u8> {
+pub(crate) fn body(octets: usize) -> Vec<u8> {
     (0..octets as u32).map(|place| (place.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect()
 }
 
-fn fetch(namespace: &Namespace, at: SocketAddr) -> Result<Vec<u8>> {
+/// Gets what a server has.
+pub(crate) fn fetch(namespace: &Namespace, at: SocketAddr) -> Result<Vec<u8>> {
     let mut stream = namespace
         .enter(|| TcpStream::connect_timeout(&at, Duration::from_secs(10)))?
         .with_context(|| format!("cannot connect to {at}"))?;
