@@ -65,6 +65,7 @@ verdicts! {
     Forwarded "forwarded" Done "sealed for a client and handed to the kernel for transmission",
     Outward "outward" Done "sent out of an open network as it was in the tunnel",
     Keepalive "keepalive" Done "authentic and empty: the client's endpoint was noted",
+    Delivered "delivered" Done "handed to the kernel through the device of its network: for the node, or for the kernel to route",
     Stray "stray" Dropped "reached a worker, but is for no service or client of the configuration in force",
     Short "short" Dropped "too short for a SATP header and the client's tag",
     UnknownMux "unknown-mux" Dropped "a MUX that no client of the service has",
@@ -97,4 +98,5 @@ verdicts! {
     NoSequence "no-sequence" Dropped "the next lease of sequence numbers was not written in time",
     SequenceExhausted "sequence-exhausted" Dropped "every sequence number of every sender ID of this node is used up for the client's key",
     TxRingFull "tx-ring-full" Dropped "the transmit ring of the interface stayed full",
+    SlowPathFull "slow-path-full" Dropped "for the kernel, which takes less than comes for it",
 }

@@ -1,9 +1,11 @@
 //! The table of contents of the program: what starts, in which order, and how it stops.
 
+mod devices;
 mod leases;
 mod reload;
 mod report;
 mod running;
+mod slow;
 mod start;
 mod threads;
 

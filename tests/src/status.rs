@@ -32,6 +32,8 @@ pub struct Status {
     pub clients: Vec<Client>,
     /// Leases of sequence numbers.
     pub sequences: Sequences,
+    /// The devices of networks.
+    pub devices: Vec<Device>,
 }
 
 /// Leases of sequence numbers.
@@ -126,6 +128,8 @@ pub struct Worker {
     pub verdicts: BTreeMap<String, u64>,
     /// ICMP errors sent, by kind.
     pub icmp_errors: BTreeMap<String, u64>,
+    /// Packets that it took from the node's kernel.
+    pub injected: u64,
 }
 
 /// How a worker is scheduled: `fifo` or `other`.
@@ -173,6 +177,17 @@ pub struct Io {
     pub tx_packets: u64,
 }
 
+/// A device by which the kernel takes part in a network.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Packets to the kernel.
+    pub delivered: u64,
+    /// Packets from the kernel.
+    pub injected: u64,
+}
+
 /// A client.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Client {
@@ -218,14 +233,21 @@ impl Status {
         self.workers.iter().filter_map(|worker| worker.icmp_errors.get(kind)).sum()
     }
 
+    /// Packets of one kind that went through the devices of networks.
+    pub fn device(&self, count: impl Fn(&Device) -> u64) -> u64 {
+        self.devices.iter().map(count).sum()
+    }
+
     /// Checks that every packet met one verdict: each that was received, and each ICMP error that a worker made.
     pub fn ensure_every_packet_has_a_verdict(&self) -> Result<()> {
         let counted: u64 = self.workers.iter().flat_map(|worker| worker.verdicts.values()).sum();
         let made: u64 = self.workers.iter().flat_map(|worker| worker.icmp_errors.values()).sum();
+        let injected: u64 = self.workers.iter().map(|worker| worker.injected).sum();
         let received = self.io().rx_packets;
         ensure!(
-            counted == received + made,
-            "{received} packets received and {made} ICMP errors made, {counted} of them have a verdict"
+            counted == received + made + injected,
+            "{received} packets received, {injected} taken from the kernel and {made} ICMP errors made, {counted} of them \
+             have a verdict"
         );
         Ok(())
     }

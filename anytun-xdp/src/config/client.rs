@@ -9,6 +9,7 @@ use anytun_common::wire::ethernet::Mac;
 use super::bridge::{macs, shown};
 use super::document::{At, Table};
 use super::error::Report;
+use super::local;
 use super::names::Names;
 use super::open::{self, Reachable};
 use super::overlap::{self, Claim};
@@ -43,6 +44,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) networks: &'a [Option<Network>],
     /// Of each network's header.
     pub(super) network_lines: &'a [usize],
+    /// Of each network's own addresses.
+    pub(super) address_lines: &'a [usize],
     pub(super) service_names: &'a Names,
     pub(super) services: &'a [Option<Service>],
 }
@@ -84,6 +87,7 @@ impl<'a> Clients<'a> {
         let Self { around, entries, .. } = self;
         check_mux(report, &entries);
         check_keys(report, &entries);
+        let mut routes = local::Routes::default();
         for (index, (network, line)) in around.networks.iter().zip(around.network_lines).enumerate() {
             let Some(network) = network else { continue };
             let members = entries.iter().enumerate().filter(|(_, entry)| entry.network == Some(index));
@@ -92,7 +96,12 @@ impl<'a> Clients<'a> {
                 entry.prefixes.iter().map(move |prefix| Claim { prefix: *prefix, client, name })
             });
             let place = At { line: *line, value: network.name.as_str() };
-            overlap::check(report, place, network.more_specifics, claims.collect());
+            let claims: Vec<_> = claims.collect();
+            if let (Some(local), Some(&line)) = (&network.local, around.address_lines.get(index)) {
+                local::check_clients(report, local, line, &claims);
+                routes.claim(report, local, &claims);
+            }
+            overlap::check(report, place, network.more_specifics, claims);
         }
         check_macs(report, &entries);
         open::check(report, reachable(&entries, around.networks), around.services, around.networks);

@@ -272,6 +272,15 @@ impl<'a> Table<'a> {
         list.iter().map(one).collect()
     }
 
+    /// One string or a list of strings, each with its line.
+    pub(super) fn string_or_strings(&self, report: &mut Report, key: &str) -> Option<At<Vec<At<&'a str>>>> {
+        let is_one = |value: &DeValue<'_>| (value.is_str() || value.is_array()).then_some(value.is_str());
+        match self.get(report, key, "a string or a list of strings", is_one)?.value {
+            true => self.string(report, key).map(|one| At { line: one.line, value: vec![one] }),
+            false => self.strings(report, key),
+        }
+    }
+
     /// A list of strings, each with its line. Elements of other types are reported and left out.
     pub(super) fn strings(&self, report: &mut Report, key: &str) -> Option<At<Vec<At<&'a str>>>> {
         let array = self.get(report, key, "a list of strings", DeValue::as_array)?;

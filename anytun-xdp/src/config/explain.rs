@@ -67,6 +67,22 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
             )?,
             None => writeln!(out, "network {}: IP, {clients}, {prefixes}{nested}{clamp}{open}", network.name)?,
         }
+        if let Some(local) = &network.local {
+            let addresses: Vec<String> = local.addresses.iter().map(ToString::to_string).collect();
+            writeln!(out, "  the node is {} there, through the device {}", addresses.join(", "), local.device)?;
+            let routes =
+                members().flat_map(|client| &client.prefixes).filter(|prefix| local.needs_route(prefix)).count();
+            if routes > 0 {
+                writeln!(
+                    out,
+                    "  {} of clients outside of that, with a route of the kernel each",
+                    counted(routes, "prefix")
+                )?;
+            }
+            if local.kernel_routes {
+                writeln!(out, "  what no client has goes to the kernel, which may route it")?;
+            }
+        }
     }
     write_clients(config, out)?;
     write_warnings(config, out)

@@ -14,6 +14,7 @@ mod client;
 mod document;
 mod error;
 mod explain;
+mod local;
 mod names;
 mod nat;
 mod nearest;
@@ -34,7 +35,7 @@ pub use error::{Error, Problem, lines};
 pub use explain::explain;
 pub use nat::{Filtering, Nat};
 pub use ports::PortRange;
-pub use prefix::{Prefix, PrefixError};
+pub use prefix::{HostAddress, Prefix, PrefixError};
 pub use read::{control_path, parse, read};
 
 /// A whole configuration whose parts fit each other.
@@ -57,6 +58,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// The devices that connect networks with the kernel, by name: index of the network, and what the device is to be. A
+    /// device has the same place as long as no other one comes or goes.
+    pub fn devices(&self) -> Vec<(usize, &Local)> {
+        let networks = self.networks.iter().enumerate();
+        let mut devices: Vec<_> =
+            networks.filter_map(|(index, network)| Some((index, network.local.as_ref()?))).collect();
+        devices.sort_by(|(_, one), (_, other)| one.device.cmp(&other.device));
+        devices
+    }
+
     /// The first sender ID of every worker.
     ///
     /// # Errors
@@ -234,6 +245,8 @@ pub struct Network {
     pub open: Open,
     /// How frames find their way in an Ethernet network; nothing in an IP network.
     pub bridging: Option<Bridging>,
+    /// What connects it with the node itself, if anything.
+    pub local: Option<Local>,
 }
 
 /// Whether the clients of a network reach what does not speak anytun (open tunnel mode).
@@ -253,6 +266,17 @@ impl Open {
         let nats = if let Self::Nat(nats) = self { nats } else { [None; 2] };
         nats.into_iter().flatten()
     }
+}
+
+/// What connects a network with the kernel of the node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Local {
+    /// Name of the TUN device.
+    pub device: String,
+    /// The node's own addresses in the network, each within the prefix that the kernel reaches through the device.
+    pub addresses: Vec<HostAddress>,
+    /// Whether the kernel gets what no client has, to route it.
+    pub kernel_routes: bool,
 }
 
 /// A peer with a MUX under a service.

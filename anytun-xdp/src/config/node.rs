@@ -26,7 +26,7 @@ const HIGHEST_ICMP_RATE: i64 = 100_000;
 const SOCKET_PATH: usize = 107;
 
 /// Octets of the longest name of an interface: `IFNAMSIZ` without its closing zero (netdevice(7)).
-const INTERFACE_NAME: usize = 15;
+pub(super) const INTERFACE_NAME: usize = 15;
 
 /// The interface on which a host talks to itself.
 const LOOPBACK: &str = "lo";
@@ -158,11 +158,7 @@ pub(super) fn interfaces(report: &mut Report, tables: &[Table<'_>]) -> Vec<Optio
 
 fn interface(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<Interface> {
     let name = names.take(report, table).and_then(|name| {
-        let usable = name.len() <= INTERFACE_NAME && !name.contains(['/', ':']) && !name.contains(char::is_whitespace);
-        if !usable {
-            let rule = format!("at most {INTERFACE_NAME} octets without white space, `/` and `:`");
-            report.error(table.line_of("name"), format!("no interface can be named {name:?}; names have {rule}"));
-        }
+        let usable = is_interface_name(report, table.line_of("name"), &name);
         if name == LOOPBACK {
             let line = table.line_of("name");
             report.error(line, "`lo` never carries packets of clients; name the interface that they arrive on");
@@ -184,6 +180,16 @@ fn interface(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Optio
         false => Some(Queues::All),
     };
     Some(Interface { name: name?, xdp: xdp?, queues: queues? })
+}
+
+/// Whether an interface can have a name; reports it if not.
+pub(super) fn is_interface_name(report: &mut Report, line: usize, name: &str) -> bool {
+    let usable = name.len() <= INTERFACE_NAME && !name.contains(['/', ':']) && !name.contains(char::is_whitespace);
+    if !usable {
+        let rule = format!("at most {INTERFACE_NAME} octets without white space, `/` and `:`");
+        report.error(line, format!("no interface can be named {name:?}; names have {rule}"));
+    }
+    usable
 }
 
 fn queues(report: &mut Report, table: &Table<'_>) -> Option<Queues> {

@@ -94,6 +94,44 @@ impl FromStr for Prefix {
 
     /// Reads `ADDRESS/LENGTH` (RFC 4632 §3.1, RFC 4291 §2.3).
     fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let HostAddress { address, length } = text.parse()?;
+        let prefix = Self::new(address, length).ok_or(PrefixError::Length(bits(address)))?;
+        if prefix.address == address { Ok(prefix) } else { Err(PrefixError::HostBits(prefix)) }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+/// An address of a host, and how many of its bits are those of its network: `10.9.0.1/24`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct HostAddress {
+    /// The address, host bits included.
+    pub address: IpAddr,
+    /// Bits of the network: up to 32 or 128.
+    pub length: u8,
+}
+
+impl HostAddress {
+    /// The prefix of the network.
+    pub fn network(&self) -> Prefix {
+        Prefix::new(self.address, self.length).unwrap_or(self.host())
+    }
+
+    /// The prefix of this one address.
+    pub fn host(&self) -> Prefix {
+        Prefix { address: self.address, length: bits(self.address) }
+    }
+}
+
+impl FromStr for HostAddress {
+    type Err = PrefixError;
+
+    /// Reads `ADDRESS/LENGTH`. Never fails with [`PrefixError::HostBits`].
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
             None => (text, None),
@@ -101,17 +139,16 @@ impl FromStr for Prefix {
         let address: IpAddr = address.parse().map_err(|_| PrefixError::Address)?;
         let most = bits(address);
         let Some(length) = length else {
-            return Err(PrefixError::NoLength(Self { address, length: most }));
+            return Err(PrefixError::NoLength(Prefix { address, length: most }));
         };
         // `parse` alone would take "+8".
         let digits = !length.is_empty() && length.bytes().all(|octet| octet.is_ascii_digit());
-        let length = length.parse().ok().filter(|_| digits).ok_or(PrefixError::Length(most))?;
-        let prefix = Self::new(address, length).ok_or(PrefixError::Length(most))?;
-        if prefix.address == address { Ok(prefix) } else { Err(PrefixError::HostBits(prefix)) }
+        let length = length.parse().ok().filter(|length| digits && *length <= most);
+        Ok(Self { address, length: length.ok_or(PrefixError::Length(most))? })
     }
 }
 
-impl fmt::Display for Prefix {
+impl fmt::Display for HostAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.length)
     }

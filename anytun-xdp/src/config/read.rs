@@ -13,7 +13,7 @@ use super::document::{Document, Form, Lines, Schema, Table};
 use super::error::{Error, Report};
 use super::names::Names;
 use super::pieces::{self, Pieces};
-use super::{Config, Problem, nat, node, service};
+use super::{Config, Problem, local, nat, node, service};
 
 /// The tables and keys there are, in the order of the README.
 static SCHEMAS: [Schema; 5] = [
@@ -37,7 +37,20 @@ static SCHEMAS: [Schema; 5] = [
     Schema {
         name: "network",
         form: Form::Repeated,
-        keys: &["name", "kind", "more_specifics", "mss_clamp", "open", "nat", "mac_age", "mac_limit", "flood_rate"],
+        keys: &[
+            "name",
+            "kind",
+            "more_specifics",
+            "mss_clamp",
+            "open",
+            "nat",
+            "address",
+            "device",
+            "kernel_routes",
+            "mac_age",
+            "mac_limit",
+            "flood_rate",
+        ],
     },
     Schema {
         name: "client",
@@ -187,14 +200,19 @@ fn assemble(
     let mut network_names = Names::new("network");
     let network_lines: Vec<usize> = networks.iter().map(|table| table.line).collect();
     let network_tables = networks;
+    let line_of = |key| network_tables.iter().map(|table| table.line_of(key)).collect::<Vec<usize>>();
     let networks = service::networks(report, network_tables, &mut network_names);
     nat::check(report, network_tables, &networks, &services);
+    local::check_devices(report, &networks, &line_of("device"), &interfaces);
+    let address_lines = line_of("address");
+    local::check_addresses(report, &networks, &address_lines, &services);
 
     let mut clients = Clients::new(Surroundings {
         directory,
         network_names: &network_names,
         networks: &networks,
         network_lines: &network_lines,
+        address_lines: &address_lines,
         service_names: &service_names,
         services: &services,
     });

@@ -8,6 +8,7 @@ use anytun_common::map::MAX_SERVICES;
 use super::bridge::bridging;
 use super::document::{At, Table};
 use super::error::Report;
+use super::local::local;
 use super::names::Names;
 use super::open::open;
 use super::{Network, Service, UdpChecksum};
@@ -103,11 +104,13 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<
         true => table.boolean(report, "mss_clamp").map(|at| at.value),
         false => Some(true),
     };
+    let local = local(report, table, name.as_deref(), open);
     Some(Network {
         name: name?,
         more_specifics: more_specifics?,
         mss_clamp: mss_clamp?,
         open: open?,
         bridging: bridging?,
+        local: local?,
     })
 }

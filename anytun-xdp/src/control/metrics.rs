@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-use super::status::{Client, Counts, Interface, Nat, Queue, State, Status, Worker};
+use super::status::{Client, Counts, Device, Interface, Nat, Queue, State, Status, Worker};
 
 /// The media type of what [`render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,6 +23,7 @@ pub fn render(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     interfaces(&mut text, &status.interfaces)?;
     workers(&mut text, &status.workers)?;
     mirror(&mut text, status)?;
+    devices(&mut text, &status.devices)?;
     nats(&mut text, &status.nats)?;
     clients(&mut text, status)
 }
@@ -65,6 +66,23 @@ fn nats(text: &mut Text<'_>, nats: &[Nat]) -> io::Result<()> {
         for nat in nats {
             let (address, network) = (nat.address.to_string(), &*nat.network);
             text.sample(name, &[("network", network), ("address", &address), ("ports", &nat.ports)], value(nat))?;
+        }
+    }
+    Ok(())
+}
+
+fn devices(text: &mut Text<'_>, devices: &[Device]) -> io::Result<()> {
+    let name = "device_packets_total";
+    text.family(name, Kind::Counter, "Packets through the device of a network, by what became of them.")?;
+    for device in devices {
+        let counts = [
+            ("delivered", device.delivered),
+            ("refused", device.refused),
+            ("injected", device.injected),
+            ("overrun", device.overrun),
+        ];
+        for (what, count) in counts {
+            text.sample(name, &[("device", &device.name), ("network", &device.network), ("what", what)], count)?;
         }
     }
     Ok(())
@@ -238,6 +256,10 @@ fn workers(text: &mut Text<'_>, workers: &[Worker]) -> io::Result<()> {
     text.family("worker_packets_total", Kind::Counter, "Packets by the verdict of the worker.")?;
     for (number, worker) in &workers {
         text.counts("worker_packets_total", &[("worker", number)], "verdict", &worker.verdicts)?;
+    }
+    text.family("worker_injected_packets_total", Kind::Counter, "Packets of the node's kernel that a worker took.")?;
+    for (number, worker) in &workers {
+        text.sample("worker_injected_packets_total", &[("worker", number)], worker.injected)?;
     }
     text.family("icmp_errors_total", Kind::Counter, "ICMP errors sent to clients about their packets, by kind.")?;
     for (number, worker) in &workers {

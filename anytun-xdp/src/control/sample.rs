@@ -38,6 +38,7 @@ pub(super) fn status() -> Status {
             },
             verdicts: counts(&[("forwarded", 1234), ("bad-tag", 3), ("replayed", 1000), ("short", 0)]),
             icmp_errors: counts(&[("time-exceeded", 7), ("unreachable", 0), ("too-big", 2)]),
+            injected: 50,
         }],
         services: vec![Service { name: "anycast".into(), address: [192, 0, 2, 53].into(), port: 4444, clients: 2 }],
         clients: vec![alice(), bob()],
@@ -51,6 +52,15 @@ pub(super) fn status() -> Status {
             sessions: 9,
         }],
         mirror: Mirror { rules: 6, routes: 12, neighbours: 2, listings: 5, resynchronisations: 1, neighbours_asked: 4 },
+        devices: vec![Device {
+            name: "office".into(),
+            network: "office".into(),
+            addresses: vec!["10.9.0.1/24".into()],
+            delivered: 40,
+            refused: 0,
+            injected: 50,
+            overrun: 3,
+        }],
     }
 }
 

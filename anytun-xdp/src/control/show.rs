@@ -94,6 +94,25 @@ fn head(status: &Status) -> String {
         mirror.rules,
         thousands(mirror.neighbours)
     );
+    for device in &status.devices {
+        let _ = writeln!(
+            text,
+            "device {}: the node is {} in network {}; {} packets to the kernel, {} from it",
+            device.name,
+            device.addresses.join(", "),
+            device.network,
+            thousands(device.delivered),
+            thousands(device.injected)
+        );
+        if device.refused + device.overrun > 0 {
+            let _ = writeln!(
+                text,
+                "  {} that the kernel did not take, {} of it that no worker could take",
+                thousands(device.refused),
+                thousands(device.overrun)
+            );
+        }
+    }
     for service in &status.services {
         let _ = writeln!(
             text,

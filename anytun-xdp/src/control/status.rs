@@ -53,6 +53,9 @@ pub struct Status {
     pub sequences: Sequences,
     /// The mirror of the kernel's routes and neighbours.
     pub mirror: Mirror,
+    /// The devices by which the kernel takes part in networks, by name.
+    #[serde(default)]
+    pub devices: Vec<Device>,
 }
 
 /// What a node is doing.
@@ -190,6 +193,9 @@ pub struct Worker {
     /// ICMP errors that were sent about packets, by kind. Such a packet counts by why it went no further, too.
     #[serde(default)]
     pub icmp_errors: Counts,
+    /// Packets that it took from the node's kernel, beside those it received.
+    #[serde(default)]
+    pub injected: u64,
 }
 
 /// Frames of a worker's UMEM by the state they are in.
@@ -334,6 +340,25 @@ pub struct Mirror {
     pub neighbours_asked: u64,
 }
 
+/// A device by which the kernel takes part in a network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// The network.
+    pub network: String,
+    /// The node's own addresses there, with their prefixes.
+    pub addresses: Vec<String>,
+    /// Packets given to the kernel.
+    pub delivered: u64,
+    /// Packets that the kernel did not take.
+    pub refused: u64,
+    /// Packets of the kernel that workers got.
+    pub injected: u64,
+    /// Packets of the kernel that were dropped because a worker had more to do than it could.
+    pub overrun: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -371,7 +396,7 @@ mod tests {
                     "rx_packets": 1300, "tx_packets": 1234,
                 },
                 "verdicts": {"forwarded": 1234, "bad-tag": 3, "replayed": 1000, "short": 0},
-                "icmp_errors": {"time-exceeded": 7, "unreachable": 0, "too-big": 2},
+                "icmp_errors": {"time-exceeded": 7, "unreachable": 0, "too-big": 2}, "injected": 50,
             }],
             "services": [{"name": "anycast", "address": "192.0.2.53", "port": 4444, "clients": 2}],
             "nats": [{
@@ -395,6 +420,10 @@ mod tests {
             "mirror": {
                 "rules": 6, "routes": 12, "neighbours": 2, "listings": 5, "resynchronisations": 1, "neighbours_asked": 4,
             },
+            "devices": [{
+                "name": "office", "network": "office", "addresses": ["10.9.0.1/24"], "delivered": 40, "refused": 0,
+                "injected": 50, "overrun": 3,
+            }],
         });
         let status = sample::status();
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);

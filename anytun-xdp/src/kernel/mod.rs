@@ -5,6 +5,7 @@
 //! that no packet is steered to a socket that is not ready; then [`Mirror::run`] on a thread that keeps one capability, and
 //! [`privilege::drop_capabilities`] before any other thread is started.
 
+mod addressing;
 mod attachment;
 mod backlog;
 pub mod doctor;
@@ -17,13 +18,17 @@ pub mod object;
 pub mod privilege;
 mod program;
 pub mod queues;
+mod rtnetlink;
 mod scheduling;
+mod tun;
 mod xsk;
 
+pub use addressing::{Addressing, Wanted};
 pub use attachment::Attachment;
 pub use error::HostError;
 pub use link::{Attached, Link, LinkState};
 pub use mirror::{Mirror, MirrorCounters, Mirrored};
 pub use program::{Inside, Program, Steered, TestRun};
 pub use scheduling::RealTime;
+pub use tun::{Ready, Tun, Watch};
 pub use xsk::{Frame, PortReport, PortSpec, Waker, Xsk, XskStatistics, XskStats};

@@ -6,6 +6,7 @@ pub mod encapsulate;
 pub mod fragment;
 pub mod icmp;
 pub mod inner;
+pub mod local;
 pub mod mss;
 pub mod nat;
 pub mod open_tunnel;

@@ -4,12 +4,12 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::{ethernet, ipv4, ipv6};
 
 use super::inner::{Ends, Inner};
-use crate::table::{Client, Lpm, Tables};
+use crate::table::{Client, KERNEL, Lpm, NOWHERE, Tables};
 
 /// Where an inner packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Route {
-    /// Number of the client it goes to.
+    /// Number of the client it goes to; [`KERNEL`] when the node's kernel gets it.
     pub to: u32,
     /// Octets of the inner packet.
     pub length: u32,
@@ -20,8 +20,8 @@ pub struct Route {
 }
 
 /// Routes a packet that `client` sent: checks its source, finds the client that its destination leads to, takes over
-/// congestion met outside, and counts the hop. `payload` is what lies behind the payload type; `outer_tos` is that of the
-/// header it came in.
+/// congestion met outside, and counts the hop, unless the kernel will. `payload` is what lies behind the payload type;
+/// `outer_tos` is that of the header it came in.
 #[inline]
 pub fn route(
     tables: &Tables,
@@ -46,7 +46,10 @@ pub fn route(
     }
     let to = destination(network, &ends).ok_or(Verdict::NoRoute)?;
     inner.decapsulate_ecn(outer_tos)?;
-    inner.hop()?;
+    // The kernel counts the hop where it is one.
+    if to != KERNEL {
+        inner.hop()?;
+    }
     Ok(Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
 }
 
@@ -82,7 +85,7 @@ fn is_from(client: &Client, number: u32, network: &Lpm, ends: &Ends) -> bool {
     }
 }
 
-/// The client that the source of an inner packet belongs to.
+/// Whose the source of an inner packet is: a client, or what stands for one.
 #[inline]
 pub(super) fn source(network: &Lpm, ends: &Ends) -> Option<u32> {
     match ends {
@@ -91,11 +94,12 @@ pub(super) fn source(network: &Lpm, ends: &Ends) -> Option<u32> {
     }
 }
 
-/// The client that the destination of an inner packet belongs to.
+/// Whose the destination of an inner packet is: a client, or what stands for one.
 #[inline]
 pub(super) fn destination(network: &Lpm, ends: &Ends) -> Option<u32> {
     match ends {
         Ends::V4 { destination, .. } => network.find_v4(destination.octets()),
         Ends::V6 { destination, .. } => network.find_v6(destination.octets()),
     }
+    .filter(|&to| to != NOWHERE)
 }

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use tracing::{error, info};
 
+use super::devices::wanted;
 use super::report::unix_time;
 use super::running::{Running, lock};
 use super::start::warn_of;
-use crate::config::{self, Config, Interface, Node};
+use crate::config::{self, Config, HostAddress, Interface, Node};
 use crate::control::status::Reload;
-use crate::kernel::{Inside, Steered, memory};
+use crate::kernel::{Inside, Steered, Wanted, memory};
 use crate::table::{Behind, Service, Tables};
 
 /// The parts of a configuration that take a restart to change.
@@ -18,11 +19,13 @@ use crate::table::{Behind, Service, Tables};
 pub(super) struct Fixed {
     pub(super) node: Node,
     interfaces: Vec<Interface>,
+    /// Network, device and addresses of each network that has an address of the node.
+    locals: Vec<(String, String, Vec<HostAddress>)>,
 }
 
 impl Fixed {
     pub(super) fn of(config: &Config) -> Self {
-        Self { node: config.node.clone(), interfaces: config.interfaces.clone() }
+        Self { node: config.node.clone(), interfaces: config.interfaces.clone(), locals: locals(config) }
     }
 
     /// Why `config` cannot replace a configuration with these parts.
@@ -41,6 +44,7 @@ impl Fixed {
             ("[node] scheduling", *scheduling != new.scheduling),
             ("[node] icmp_rate", *icmp_rate != new.icmp_rate),
             ("[[interface]]", self.interfaces != config.interfaces),
+            ("`address` or `device` of a [[network]]", self.locals != locals(config)),
         ];
         let changed: Vec<&str> = parts.iter().filter(|(_, changed)| *changed).map(|(part, _)| *part).collect();
         (!changed.is_empty()).then(|| {
@@ -51,6 +55,15 @@ impl Fixed {
             )
         })
     }
+}
+
+fn locals(config: &Config) -> Vec<(String, String, Vec<HostAddress>)> {
+    let networks = config.networks.iter().zip(config.networks.iter().map(|network| network.local.as_ref()));
+    let with = networks.filter_map(|(network, local)| Some((network, local?)));
+    let mut all: Vec<_> =
+        with.map(|(network, local)| (network.name.clone(), local.device.clone(), local.addresses.clone())).collect();
+    all.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
+    all
 }
 
 /// Reloads of a running node.
@@ -95,12 +108,17 @@ impl Running {
         let before = self.tables.load_full();
         let tables = Tables::build(&config, &self.host, sequences, Some(&before));
         let mut message = difference(&before, &tables);
+        let devices = self.administer(wanted(&config, &self.links));
+        let devices = devices.map_err(|reason| format!("{reason}; the old configuration goes on"))?;
         // The program steers only what the workers know: not to what goes from before the change, and not to what comes
         // until after it.
         let (old, new) = (steered(&before), steered(&tables));
         if let Err(reason) = self.program().steer(&old.common(&new)) {
             if let Err(error) = self.program().steer(&old) {
                 error!("not all of the old configuration is steered any more: {error}; restart the node");
+            }
+            if let Err(error) = self.administer(devices) {
+                error!("not all of the old routes to clients are there any more: {error}; restart the node");
             }
             return Err(format!("{reason}; the old configuration goes on"));
         }
@@ -114,6 +132,11 @@ impl Running {
             message = format!("{message}; {warning}");
         }
         Ok(message)
+    }
+
+    /// Makes the devices of networks what is wanted; returns what they were.
+    fn administer(&self, wanted: Vec<Wanted>) -> Result<Vec<Wanted>, String> {
+        lock(&self.administration).as_mut().map_or(Ok(Vec::new()), |administration| administration.set(wanted))
     }
 
     /// Forgets the sequence numbers of a client; returns what was done, or that there is no such client.

@@ -9,12 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anytun_common::verdict::{Outcome, Verdict};
 use anytun_common::wire::{ethernet::Mac, unmapped};
 
+use super::devices::DeviceView;
 use super::running::{Running, WorkerView};
 use crate::config::XdpMode;
 use crate::control::source::{Readiness, Source};
 use crate::control::status::{
-    Client, Counts, Interface, Io, Ledger, Memory, Mirror, Mode, Nat, NatUsage, Program, Queue, Service, State, Status,
-    Traffic, Worker, XskStatistics,
+    Client, Counts, Device, Interface, Io, Ledger, Memory, Mirror, Mode, Nat, NatUsage, Program, Queue, Service, State,
+    Status, Traffic, Worker, XskStatistics,
 };
 use crate::kernel::{Link, LinkState, Mirrored};
 use crate::mode::icmp;
@@ -43,6 +44,7 @@ impl Source for Running {
             clients: self.clients(&tables),
             sequences: self.leases.status(),
             mirror: mirror(&self.mirrored),
+            devices: self.devices.iter().map(device).collect(),
         }
     }
 
@@ -198,6 +200,19 @@ fn mirror(mirrored: &Mirrored) -> Mirror {
     }
 }
 
+fn device(view: &DeviceView) -> Device {
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Device {
+        name: view.name.clone(),
+        network: view.network.clone(),
+        addresses: view.addresses.iter().map(ToString::to_string).collect(),
+        delivered: count(&view.counters.delivered),
+        refused: count(&view.counters.refused),
+        injected: count(&view.counters.injected),
+        overrun: count(&view.counters.overrun),
+    }
+}
+
 fn worker(node: &Running, (index, view): (usize, &WorkerView)) -> Worker {
     let ledger = view.counters.ledger();
     let io = view.counters.io();
@@ -230,6 +245,7 @@ fn worker(node: &Running, (index, view): (usize, &WorkerView)) -> Worker {
         },
         verdicts,
         icmp_errors,
+        injected: view.counters.injected(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
+use super::devices::{Administration, DeviceView};
 use super::leases::Leases;
 use super::reload::{Fixed, Reloads};
 use crate::config::{Scheduling, XdpMode};
@@ -37,6 +38,9 @@ pub(super) struct Running {
     pub(super) fixed: Fixed,
     pub(super) reloads: Reloads,
     pub(super) leases: Leases,
+    pub(super) devices: Vec<DeviceView>,
+    /// Changes the devices; nothing without one, and when the node stops.
+    pub(super) administration: Mutex<Option<Administration>>,
     /// Tells all threads but those of the control side to end.
     pub(super) stop: AtomicBool,
     pub(super) ready: AtomicBool,

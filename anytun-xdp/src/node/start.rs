@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tracing::{error, warn};
 
 use super::StartError;
+use super::devices::Devices;
 use super::leases::Leases;
 use super::reload::{Fixed, Reloads, steered};
 use super::running::{Running, WorkerView};
@@ -46,7 +47,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
             return Err(error.into());
         }
     };
-    let Prepared { links, mirror, program, program_id, sockets, workers, scheduling, listeners } = prepared;
+    let Prepared { links, mirror, program, program_id, sockets, workers, scheduling, listeners, devices } = prepared;
     let host = Host {
         workers: workers.len(),
         mtus: links.iter().map(|link| link.mtu as usize).collect(),
@@ -68,6 +69,8 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
         fixed: Fixed::of(&config),
         reloads: Reloads::default(),
         leases,
+        devices: Devices::views(&config),
+        administration: Mutex::default(),
         stop: AtomicBool::new(false),
         ready: AtomicBool::new(false),
         draining: AtomicBool::new(false),
@@ -76,7 +79,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
     });
     drop(config);
     memory::give_back();
-    match launch(&node, handlers, listeners, mirror, sockets) {
+    match launch(&node, handlers, listeners, mirror, sockets, devices) {
         Ok((signals, threads)) => Ok(Started { node, signals, threads }),
         Err(error) => {
             node.detach();
@@ -110,6 +113,7 @@ struct Prepared {
     /// How workers can be scheduled.
     scheduling: Scheduling,
     listeners: Listeners,
+    devices: Devices,
 }
 
 impl Prepared {
@@ -133,7 +137,8 @@ impl Prepared {
         sockets.iter_mut().try_for_each(|xsk| program.set_sockets(xsk))?;
         let view = |(xsk, id)| view(xsk, id, links.len());
         let workers = sockets.iter().zip(sender_ids).map(view).collect::<Result<_, _>>()?;
-        Ok(Self { program_id: program.id()?, links, mirror, program, sockets, workers, scheduling, listeners })
+        let devices = Devices::make(config, &links)?;
+        Ok(Self { program_id: program.id()?, links, mirror, program, sockets, workers, scheduling, listeners, devices })
     }
 }
 
@@ -175,6 +180,7 @@ fn launch(
     listeners: Listeners,
     mirror: Mirror,
     sockets: Vec<Xsk>,
+    devices: Devices,
 ) -> Result<(Signals, Threads), StartError> {
     node.program().steer(&steered(&node.tables.load()))?;
     for (link, &mode) in node.links.iter().zip(&node.asked) {
@@ -182,10 +188,11 @@ fn launch(
     }
     // Before capabilities go, as it keeps one, and before real time begins, as it takes none.
     let mirror = Threads::mirror(node, mirror)?;
+    let local = devices.split().map(|devices| Threads::devices(node, devices)).transpose()?;
     let real_time = (node.scheduling == Scheduling::Fifo).then(RealTime::begin).transpose()?;
     // Before any other thread starts: each has capabilities of its own.
     privilege::drop_capabilities()?;
-    let threads = Threads::start(node, mirror, sockets, real_time, || Ok(listeners.serve(node.clone())?))?;
+    let threads = Threads::start(node, (mirror, local), sockets, real_time, || Ok(listeners.serve(node.clone())?))?;
     let signals = handlers.listen().context("starting the thread that takes signals")?;
     node.ready.store(true, Ordering::Release);
     Ok((signals, threads))

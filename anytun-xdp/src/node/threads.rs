@@ -9,10 +9,12 @@ use anyhow::{Context, anyhow};
 use crossbeam::channel::RecvTimeoutError;
 
 use super::StartError;
-use super::running::Running;
+use super::devices::{Administration, Administrator};
+use super::running::{Running, lock};
+use super::slow::SlowPath;
 use crate::control::server::Server;
 use crate::control::signals::{Signal, Signals};
-use crate::kernel::{Mirror, RealTime, Waker, Xsk};
+use crate::kernel::{Mirror, RealTime, Tun, Waker, Xsk};
 use crate::worker::Worker;
 
 /// How long threads may take to end; a worker gives the kernel a second to send what was handed over.
@@ -22,11 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const NAP: Duration = Duration::from_millis(10);
 
 /// A thread with its name, and what ends its wait.
-pub(super) type Started = ((String, JoinHandle<()>), Waker);
+pub(super) type Started = (Thread, Waker);
+
+/// A thread with what it is called.
+pub(super) type Thread = (String, JoinHandle<()>);
 
 /// All threads of a node but those that take signals.
 pub(super) struct Threads {
-    /// Workers, the lease thread and the mirror, with what they are called.
+    /// Workers and those beside them, with what they are called.
     threads: Vec<(String, JoinHandle<()>)>,
     wakers: Vec<Waker>,
     server: Server,
@@ -39,27 +44,47 @@ impl Threads {
         Ok((spawn("mirror".into(), move || mirror.run(&own.stop))?, waker))
     }
 
+    /// Starts what sets up the devices of networks; returns it, and what is to move packets through them.
+    pub(super) fn devices(
+        node: &Running,
+        (tuns, administration, administrator): (Vec<Tun>, Administration, Administrator),
+    ) -> Result<(Thread, SlowPath), StartError> {
+        let octets = node.host.mtus.iter().copied().max().unwrap_or(0);
+        let slow = SlowPath::new(tuns, &node.devices, octets)?;
+        *lock(&node.administration) = Some(administration);
+        Ok((spawn("devices".into(), move || administrator.run())?, slow))
+    }
+
     /// Starts the workers on their sockets, in real time if they are to be, and ahead of them what writes their sequence
     /// numbers: beside workers that never rest it would come too late. Then all others, of which `serve` starts the control
     /// side.
     pub(super) fn start(
         node: &Arc<Running>,
-        (mirror, waker): Started,
+        ((mirror, waker), local): (Started, Option<(Thread, SlowPath)>),
         sockets: Vec<Xsk>,
         real_time: Option<RealTime>,
         serve: impl FnOnce() -> Result<Server, StartError>,
     ) -> Result<Self, StartError> {
-        let wakers = sockets.iter().map(Xsk::waker).chain([waker]).collect();
+        let mut wakers: Vec<Waker> = sockets.iter().map(Xsk::waker).chain([waker]).collect();
+        let (administrator, mut slow) = local.unzip();
         let own = node.clone();
         let mut threads = vec![mirror, spawn("leases".into(), move || own.keep_leases())?];
         real_time.as_ref().map_or(Ok(()), RealTime::give_way)?;
         for (index, (xsk, view)) in sockets.into_iter().zip(&node.workers).enumerate() {
-            let worker = Worker::new(index, xsk, node.snapshots(), view.counters.clone());
+            let half = slow.as_mut().map(|slow| slow.add(xsk.waker()));
+            let mut worker = Worker::new(index, xsk, node.snapshots(), view.counters.clone());
+            half.into_iter().for_each(|half| worker.connect(half));
             let own = node.clone();
             let body = move || worker.run(own.start, own.fixed.node.idle, own.scheduling, &own.stop);
             threads.push(spawn(format!("worker-{index}"), body)?);
         }
         drop(real_time);
+        threads.extend(administrator);
+        if let Some(slow) = slow {
+            wakers.push(slow.waker());
+            let own = node.clone();
+            threads.push(spawn("slow-path".into(), move || slow.run(&own.stop))?);
+        }
         let server = serve()?;
         Ok(Self { threads, wakers, server })
     }
@@ -84,6 +109,8 @@ impl Threads {
     /// Which of them hang or have panicked.
     pub(super) fn end(self, node: &Running, signals: &Signals) -> Result<(), StartError> {
         node.stop.store(true, Ordering::Release);
+        // The thread behind it ends with it.
+        drop(lock(&node.administration).take());
         self.wakers.iter().for_each(Waker::wake);
         self.threads.iter().for_each(|(_, thread)| thread.thread().unpark());
         let deadline = Instant::now() + PATIENCE;

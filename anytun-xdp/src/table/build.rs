@@ -8,10 +8,10 @@ use anytun_common::wire::ethernet::Mac;
 use hashbrown::HashMap;
 
 use super::{
-    Bridge, Client, ClientCounters, Inside, Lpm, Members, Nats, OUTSIDE, Own, Policy, Rate, Service, Services, Tables,
-    Track,
+    Bridge, Client, ClientCounters, Devices, Inside, KERNEL, Lpm, Members, NOWHERE, Nats, OUTSIDE, Own, Policy, Rate,
+    Service, Services, Tables, Track,
 };
-use crate::config::{self, Config, Open, Prefix};
+use crate::config::{self, Config, HostAddress, Open, Prefix};
 use crate::satp::lease::Sequences;
 use crate::satp::window::Windows;
 use crate::satp::{Fingerprint, Keys, Role, Shared};
@@ -38,7 +38,8 @@ impl Tables {
             generation: before.map_or(1, |tables| tables.generation + 1),
             services: Services::default(),
             clients: Vec::new().into(),
-            networks: config.networks.iter().map(outside_of).collect(),
+            networks: (0..config.networks.len()).map(|network| own(config, network)).collect(),
+            devices: Devices::new(config),
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             inside: Inside::new(config),
             nats: Nats::new(config, before.map_or(&Nats::default(), |tables| &tables.nats)),
@@ -133,17 +134,38 @@ impl Tables {
     }
 }
 
-/// The part of a network's routes that leads out of it. Prefixes of clients come over it.
-fn outside_of(network: &config::Network) -> Lpm {
+/// The part of a network's routes that leads to no client: out of it, to the node's own addresses, and to what the kernel
+/// is to route. Prefixes of clients come over it.
+fn own(config: &Config, network: usize) -> Lpm {
     let mut lpm = Lpm::default();
-    let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    let is_open = match network.open {
+    let Some(known) = config.networks.get(network) else { return lpm };
+    let both = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let is_open = match known.open {
         Open::No => [false; 2],
         Open::Routed => [true; 2],
         Open::Nat(nats) => nats.map(|nat| nat.is_some()),
     };
-    for (any, _) in any.into_iter().zip(is_open).filter(|(_, is_open)| *is_open) {
-        lpm.insert(Prefix { address: any, length: 0 }, OUTSIDE);
+    for (address, _) in both.into_iter().zip(is_open).filter(|(_, is_open)| *is_open) {
+        lpm.insert(Prefix { address, length: 0 }, OUTSIDE);
+    }
+    let Some(local) = &known.local else { return lpm };
+    if local.kernel_routes {
+        for address in both {
+            lpm.insert(Prefix { address, length: 0 }, KERNEL);
+        }
+    }
+    if local.kernel_routes || known.open != Open::No {
+        // To the kernel these are behind the device, so it would send them back.
+        let clients = config.clients.iter().filter(|client| client.network == network);
+        let prefixes: Vec<_> = clients.flat_map(|client| &client.prefixes).collect();
+        for prefix in local.addresses.iter().map(HostAddress::network) {
+            if !prefixes.iter().any(|wider| wider.covers(&prefix)) {
+                lpm.insert(prefix, NOWHERE);
+            }
+        }
+    }
+    for own in &local.addresses {
+        lpm.insert(own.host(), KERNEL);
     }
     lpm
 }

@@ -70,7 +70,7 @@ impl ClientCounters {
 }
 
 /// The counters of a client over all workers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientTotals {
     /// Authentic packets from the client.
     pub rx_packets: u64,
@@ -86,7 +86,7 @@ pub struct ClientTotals {
 impl ClientTotals {
     /// Sums up the counters of every worker.
     pub fn sum(workers: &[ClientCounters]) -> Self {
-        let mut totals = Self::default();
+        let mut totals = Self { rx_packets: 0, rx_octets: 0, tx_packets: 0, tx_octets: 0, drops: [0; DROPS] };
         for counters in workers {
             totals.rx_packets += counters.rx_packets.load(Ordering::Relaxed);
             totals.rx_octets += counters.rx_octets.load(Ordering::Relaxed);

@@ -10,6 +10,7 @@ mod bridge;
 mod build;
 mod client;
 mod counters;
+mod device;
 mod endpoint;
 mod inside;
 mod latch;
@@ -26,6 +27,7 @@ pub use bridge::{Bridge, Station};
 pub use build::Host;
 pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
+pub use device::Devices;
 pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
 pub use inside::Inside;
 pub(crate) use latch::Latch;
@@ -41,6 +43,12 @@ pub(crate) const NOBODY: u32 = u32::MAX;
 /// Stands where the number of a client could be for what is outside of an open network.
 pub const OUTSIDE: u32 = NOBODY - 3;
 
+/// Stands for the node's kernel where the number of a client could be.
+pub const KERNEL: u32 = NOBODY - 1;
+
+/// Stands where the number of a client could be for what is nobody's, although a shorter prefix leads to somebody.
+pub const NOWHERE: u32 = NOBODY - 2;
+
 /// Everything a worker needs to know to carry a packet.
 #[derive(Clone)]
 pub struct Tables {
@@ -50,12 +58,14 @@ pub struct Tables {
     pub services: Services,
     /// Who sends them. The index is the client's number in this snapshot.
     pub clients: Pages<Client>,
-    /// Per network: inner destination to client number.
+    /// Per network: inner destination to client number, or to [`KERNEL`] or [`NOWHERE`].
     pub networks: Vec<Lpm>,
     /// The clients that packets from outside can be for.
     pub inside: Inside,
     /// The NATs of open networks.
     pub nats: Nats,
+    /// The devices by which the kernel takes part in networks.
+    pub devices: Devices,
     /// Names of the networks.
     pub network_names: Vec<Arc<str>>,
     /// Of each network what an Ethernet has learned; nothing of an IP network.

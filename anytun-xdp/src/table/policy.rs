@@ -1,6 +1,6 @@
 //! What holds for all clients of a network.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::Network;
 
@@ -16,7 +16,12 @@ pub struct Policy {
 impl Policy {
     /// That of a network of the configuration.
     pub fn of(network: &Network) -> Self {
-        Self { mss_clamp: network.mss_clamp && network.bridging.is_none(), sources: Sources::default() }
+        let own = || network.local.iter().flat_map(|local| &local.addresses).map(|own| own.address);
+        let sources = Sources {
+            v4: own().find_map(|address| if let IpAddr::V4(v4) = address { Some(v4) } else { None }),
+            v6: own().find_map(|address| if let IpAddr::V6(v6) = address { Some(v6) } else { None }),
+        };
+        Self { mss_clamp: network.mss_clamp && network.bridging.is_none(), sources }
     }
 }
 

@@ -73,6 +73,12 @@ impl Packet {
         Some(packet)
     }
 
+    /// A packet of the node's kernel, of which only the way is known.
+    #[inline]
+    pub(super) fn from_kernel(route: Route) -> Self {
+        Self { client: NOBODY, route, ..Self::default() }
+    }
+
     /// Whether it came from outside as it is.
     #[inline]
     pub(super) fn is_from_outside(&self) -> bool {

@@ -5,6 +5,7 @@ mod batch;
 mod counters;
 mod fragments;
 pub mod io;
+mod local;
 pub mod memory;
 mod opening;
 mod outbox;
@@ -12,6 +13,7 @@ mod outside;
 mod passage;
 mod room;
 mod sealing;
+pub mod slow;
 mod stage;
 mod stages;
 mod tell;
@@ -28,7 +30,9 @@ use self::batch::Packet;
 pub use self::counters::{Tally, WorkerCounters};
 use self::fragments::Oversized;
 use self::io::PacketIo;
+use self::local::Local;
 use self::outbox::Outbox;
+use self::slow::WorkerHalf;
 pub use self::stage::Stage;
 use crate::config::{Idle, Scheduling};
 use crate::satp::Batch;
@@ -82,6 +86,8 @@ struct Lane<I: PacketIo> {
     identification: u16,
     /// Where missing neighbours are asked for.
     asks: Arc<Asks>,
+    /// The slow path, if a network has an address of the node.
+    local: Option<Local>,
 }
 
 /// What a worker looks up: snapshots that others replace.
@@ -110,10 +116,16 @@ impl<I: PacketIo> Worker<I> {
             oversized: Oversized::default(),
             identification: 0,
             asks: snapshots.asks,
+            local: None,
         };
         let worker = Self { tables: Cache::new(snapshots.tables), ways: Cache::new(snapshots.ways), lane, shown };
         worker.show();
         worker
+    }
+
+    /// Connects the worker with the kernel of the node, by the slow path.
+    pub fn connect(&mut self, half: WorkerHalf) {
+        self.lane.local = Some(Local::new(half));
     }
 
     /// Carries packets until `stop` is set, then what is still in the rings. `start` is when the node started.
@@ -139,7 +151,7 @@ impl<I: PacketIo> Worker<I> {
                 turns = 0;
                 self.show();
                 if idle == Idle::Sleep {
-                    self.lane.io.wait(LONGEST_SLEEP);
+                    self.lane.sleep(LONGEST_SLEEP);
                     rested = start.elapsed();
                 }
             }
@@ -153,8 +165,8 @@ impl<I: PacketIo> Worker<I> {
         self.show();
     }
 
-    /// Takes one batch from every port through the stages; returns how many packets were received. `now` is in
-    /// milliseconds since the node started.
+    /// Takes one batch from every port through the stages, and a few packets of the kernel; returns how many packets that
+    /// were. `now` is in milliseconds since the node started.
     pub fn turn(&mut self, now: u64) -> usize {
         self.observed_turn(now, |_| ())
     }
@@ -178,9 +190,10 @@ impl<I: PacketIo> Worker<I> {
                 total += received;
             }
         }
+        lane.tally.rx_packets += total as u64;
+        total += lane.exchange(tables, now);
         lane.io.kick();
         lane.tally.turns += 1;
-        lane.tally.rx_packets += total as u64;
         if total > 0 {
             self.show();
         }

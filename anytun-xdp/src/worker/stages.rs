@@ -7,6 +7,7 @@ use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
 
 use super::batch::{End, Live, Packet};
 use super::io::PacketIo;
+use super::local::deliver;
 use super::opening::{body, learn, open};
 use super::outbox::{Outbox, Receipt};
 use super::passage::{Fate, Passage, account, client_of, counters};
@@ -17,22 +18,27 @@ use super::tell::tell;
 use super::{BATCH, Lane, outside};
 use crate::mode::{bridge, mss, tunnel};
 use crate::table::ways::{Asks, Ways};
-use crate::table::{NOBODY, OUTSIDE, Tables};
+use crate::table::{KERNEL, NOBODY, OUTSIDE, Tables};
 
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
     pub(super) fn relay(&mut self, tables: &Tables, ways: &Ways, port: usize, now: u64, mut done: impl FnMut(Stage)) {
-        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, asks } = self;
+        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, asks, local } =
+            self;
         let asks = &*asks;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         open(&mut passage, crypto, port, now, &mut done);
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
-        passage.stage_to(|memory, packet, tables| {
-            route(memory, packet, tables, ways, asks, port, now).unwrap_or_else(|end| {
+        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, ways, asks, port, now) {
+            Ok(_) if packet.route.to == KERNEL => {
+                Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
+            }
+            Ok(fate) => fate,
+            Err(end) => {
                 let mtu = outside::largest(memory, packet, tables, ways);
                 tell(memory, packet, tables, end.verdict, mtu, now)
                     .map_or(Fate::Ended(end), |kind| Fate::Told(end, kind))
-            })
+            }
         });
         done(Stage::Route);
         seal(&mut passage, crypto, identification, now, &mut done);

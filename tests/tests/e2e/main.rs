@@ -14,6 +14,7 @@ mod direct;
 mod drops;
 mod endpoint;
 mod generator;
+mod home;
 mod idle;
 mod ledger;
 mod matrix;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         secrets::cases(),
         demo::cases(),
         generator::cases(),
+        home::cases(),
         overload::cases(),
         open::cases(),
         nat::cases(),

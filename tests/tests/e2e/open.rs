@@ -146,6 +146,7 @@ pub(crate) fn body(octets: usize) -> Vec<u8> {
     (0..octets as u32).map(|place| (place.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect()
 }
 
+/// Gets what a server has.
 pub(crate) fn fetch(namespace: &Namespace, at: SocketAddr) -> Result<Vec<u8>> {
     let mut stream = namespace
         .enter(|| TcpStream::connect_timeout(&at, Duration::from_secs(10)))?

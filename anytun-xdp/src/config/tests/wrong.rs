@@ -24,8 +24,7 @@ fn words() {
             "name = \"office\"",
             "name = \"office\"\ncolour = 1",
             "node.toml:15: unknown key `colour` in [[network]]; known: `name`, `kind`, `more_specifics`, `mss_clamp`, `open`, \
-             `nat`, \
-             `mac_age`, `mac_limit`, `flood_rate`",
+             `nat`, `address`, `device`, `kernel_routes`, `mac_age`, `mac_limit`, `flood_rate`",
         ),
         ("[[network]]", "[[netwrok]]\n[[network]]", "node.toml:13: unknown table [[netwrok]]; did you mean `network`?"),
         (

@@ -7,12 +7,18 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::kernel::HostError;
 
-/// Wakes one worker, or another thread that waits. Waking it while it works ends its next wait at once, so nothing is missed.
+/// Wakes one thread: a worker, or that of the slow path. Waking it while it works ends its next wait at once, so nothing is
+/// missed.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<EventFd>);
 
 impl Waker {
-    pub(in crate::kernel) fn new() -> Result<Self, HostError> {
+    /// One that nobody waits for yet.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Other`] when the process has no file descriptor left.
+    pub fn new() -> Result<Self, HostError> {
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
         let event =
             EventFd::from_value_and_flags(0, flags).map_err(|error| HostError::other("making an eventfd", error))?;

@@ -1,0 +1,155 @@
+//! The devices by which the kernel takes part in networks: what each is to be, and the thread that keeps them so when the
+//! configuration changes.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
+use anytun_common::wire::{ipv4, ipv6, udp};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use tracing::warn;
+
+use crate::config::{Config, HostAddress, Local};
+use crate::kernel::{Addressing, HostError, Link, Tun, Wanted, privilege};
+use crate::satp::Suite;
+
+/// How long a change of devices may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Packets that went through a device.
+#[derive(Debug, Default)]
+pub(super) struct DeviceCounters {
+    /// To the kernel.
+    pub(super) delivered: AtomicU64,
+    /// To the kernel, which did not take them.
+    pub(super) refused: AtomicU64,
+    /// From the kernel to workers.
+    pub(super) injected: AtomicU64,
+    /// From the kernel, and the worker had more to do than it could.
+    pub(super) overrun: AtomicU64,
+}
+
+/// A device as the control side sees it.
+pub(super) struct DeviceView {
+    pub(super) name: String,
+    pub(super) network: String,
+    pub(super) addresses: Vec<HostAddress>,
+    pub(super) counters: Arc<DeviceCounters>,
+}
+
+/// The devices of a node that is about to start, by their place among all.
+pub(super) struct Devices {
+    pub(super) tuns: Vec<Tun>,
+    addressing: Vec<Addressing>,
+    is: Vec<Wanted>,
+}
+
+impl Devices {
+    /// Makes the devices of a configuration, with their addresses and routes, and sets them up.
+    pub(super) fn make(config: &Config, links: &[Link]) -> Result<Self, HostError> {
+        let devices = config.devices();
+        let tuns = devices.iter().map(|(_, local)| Tun::create(&local.device)).collect::<Result<Vec<_>, _>>()?;
+        let mut addressing = tuns.iter().map(Addressing::new).collect::<Result<Vec<_>, _>>()?;
+        let is = wanted(config, links);
+        addressing.iter_mut().zip(&is).try_for_each(|(device, wanted)| device.set(wanted))?;
+        Ok(Self { tuns, addressing, is })
+    }
+
+    /// What others see of them.
+    pub(super) fn views(config: &Config) -> Vec<DeviceView> {
+        let view = |(network, local): (usize, &Local)| DeviceView {
+            name: local.device.clone(),
+            network: config.networks.get(network).map(|network| network.name.clone()).unwrap_or_default(),
+            addresses: local.addresses.clone(),
+            counters: Arc::default(),
+        };
+        config.devices().into_iter().map(view).collect()
+    }
+
+    /// What changes them later, and the devices to move packets through. Nothing without a device.
+    pub(super) fn split(self) -> Option<(Vec<Tun>, Administration, Administrator)> {
+        if self.tuns.is_empty() {
+            return None;
+        }
+        let ((ask, asked), (answer, answers)) = (bounded(1), bounded(1));
+        let administration = Administration { ask, answers, is: self.is };
+        Some((self.tuns, administration, Administrator { asked, answer, devices: self.addressing }))
+    }
+}
+
+/// What the devices of a configuration are to be: as large as what fits through the tunnels of their network, in one packet
+/// on each of these interfaces.
+pub(super) fn wanted(config: &Config, links: &[Link]) -> Vec<Wanted> {
+    let smallest = links.iter().map(|link| link.mtu).min().unwrap_or(0);
+    let device = |(network, local): (usize, &Local)| {
+        let members = || config.clients.iter().filter(move |client| client.network == network);
+        let is_v6 = |service: usize| config.services.get(service).is_some_and(|service| service.address.is_ipv6());
+        let outer = if members().any(|client| is_v6(client.service)) { ipv6::HEADER } else { ipv4::HEADER };
+        let tag = members().map(|client| client.crypto.tag()).max().unwrap_or(Suite::DEFAULT.tag());
+        let around = outer + udp::HEADER + HEADER + PAYLOAD_TYPE + tag;
+        let prefixes = members().flat_map(|client| &client.prefixes).copied();
+        Wanted {
+            mtu: smallest.saturating_sub(around as u32),
+            addresses: local.addresses.clone(),
+            routes: prefixes.filter(|prefix| local.needs_route(prefix)).collect(),
+        }
+    };
+    config.devices().into_iter().map(device).collect()
+}
+
+/// Changes devices by way of the thread that may.
+pub(super) struct Administration {
+    ask: Sender<Vec<Wanted>>,
+    answers: Receiver<Result<(), HostError>>,
+    is: Vec<Wanted>,
+}
+
+impl Administration {
+    /// Makes the devices what is wanted, or leaves them what they are; returns what they were.
+    pub(super) fn set(&mut self, wanted: Vec<Wanted>) -> Result<Vec<Wanted>, String> {
+        if wanted == self.is {
+            return Ok(wanted);
+        }
+        // Of a change that took too long.
+        while self.answers.try_recv().is_ok() {}
+        let silent = || "the thread that sets up the devices of networks does not answer; restart the node".to_owned();
+        self.ask.send_timeout(wanted.clone(), PATIENCE).map_err(|_| silent())?;
+        let answer = self.answers.recv_timeout(PATIENCE).map_err(|_| silent())?;
+        answer.map_err(|error| error.to_string())?;
+        Ok(std::mem::replace(&mut self.is, wanted))
+    }
+}
+
+/// The thread that keeps the devices what they are to be. No packet passes it.
+pub(super) struct Administrator {
+    asked: Receiver<Vec<Wanted>>,
+    answer: Sender<Result<(), HostError>>,
+    devices: Vec<Addressing>,
+}
+
+impl Administrator {
+    /// Does what it is asked for until the other end is dropped. Of its capabilities the thread keeps `CAP_NET_ADMIN`.
+    pub(super) fn run(mut self) {
+        if let Err(error) = privilege::keep_network_administration() {
+            warn!("{error}; the thread that sets up devices keeps its capabilities");
+        }
+        while let Ok(wanted) = self.asked.recv() {
+            let outcome = self.change(&wanted);
+            // Who asked may have given up.
+            let _late = self.answer.try_send(outcome);
+        }
+    }
+
+    fn change(&mut self, wanted: &[Wanted]) -> Result<(), HostError> {
+        let before: Vec<Wanted> = self.devices.iter().map(|device| device.is().clone()).collect();
+        let outcome = self.devices.iter_mut().zip(wanted).try_for_each(|(device, wanted)| device.set(wanted));
+        if outcome.is_err() {
+            for (device, before) in self.devices.iter_mut().zip(&before) {
+                // The first failure is the one to tell.
+                let _second = device.set(before);
+            }
+        }
+        outcome
+    }
+}

@@ -1,0 +1,181 @@
+//! Packets between the clients of a network and the kernel of the node, by the slow path.
+
+use std::time::Duration;
+
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
+use anytun_common::wire::{ethernet, ipv4, udp};
+
+use super::Lane;
+use super::batch::Packet;
+use super::counters::Tally;
+use super::io::PacketIo;
+use super::passage::{Passage, client_of};
+use super::room::Room;
+use super::sealing::seal;
+use super::slow::{Parcel, Way, WorkerHalf};
+use super::stages::{clamp, inner, pass_on};
+use crate::mode::fragment::Cut;
+use crate::mode::icmp::Problem;
+use crate::mode::local;
+use crate::table::{Allowance, Tables};
+
+/// Packets of the kernel that a worker takes in one turn: those of clients are not to wait for many.
+const TURN: usize = 16;
+
+/// Where in its frame the SATP packet is put that a packet of the kernel becomes: there it stays when the way to the client
+/// is IPv4 without VLAN tags.
+const START: usize = ethernet::HEADER + ipv4::HEADER + udp::HEADER;
+
+/// What a worker has of the slow path.
+#[derive(Debug)]
+pub(super) struct Local {
+    half: WorkerHalf,
+    /// The ICMP errors that the kernel may be sent.
+    errors: Allowance,
+}
+
+impl Local {
+    pub(super) fn new(half: WorkerHalf) -> Self {
+        Self { half, errors: Allowance::default() }
+    }
+}
+
+/// Hands a routed packet over to the kernel, by the device of the client's network; says what became of it.
+#[inline(never)]
+pub(super) fn deliver(memory: &[u8], packet: &Packet, tables: &Tables, local: &mut Option<Local>) -> Verdict {
+    let network = client_of(tables, packet.client).map(|client| client.network);
+    let device = network.and_then(|network| tables.devices.of_network(network));
+    let (Some(local), Some(device), Some(octets)) = (local, device, memory.get(inner(packet))) else {
+        return Verdict::NoRoute;
+    };
+    local.half.send(Way::Device(device), octets).err().unwrap_or(Verdict::Delivered)
+}
+
+impl<I: PacketIo> Lane<I> {
+    /// Takes packets of the kernel through the last stages, and sends them; returns how many. Then makes sure that the kernel
+    /// gets what was handed over.
+    #[inline]
+    pub(super) fn exchange(&mut self, tables: &Tables, now: u64) -> usize {
+        if self.local.is_none() {
+            return 0;
+        }
+        let taken = self.take_from_kernel(tables, now);
+        if taken > 0 {
+            self.seal_taken(tables, now);
+            self.transmit(tables);
+            self.send_fragments(tables, now);
+        }
+        if let Some(local) = &mut self.local {
+            local.half.flush();
+        }
+        taken
+    }
+
+    /// Sleeps until there is something to do, or the time is up.
+    pub(super) fn sleep(&mut self, timeout: Duration) {
+        if self.local.as_ref().is_none_or(|local| local.half.doze()) {
+            self.io.wait(timeout);
+        }
+        if let Some(local) = &self.local {
+            local.half.rise();
+        }
+    }
+
+    /// Puts packets of the kernel whose way is known among the received ones.
+    fn take_from_kernel(&mut self, tables: &Tables, now: u64) -> usize {
+        let Self { io, tally, received, packets, local, .. } = self;
+        let Some(local) = local else { return 0 };
+        let mut taken = 0;
+        while taken < TURN
+            && let Some(parcel) = local.half.take()
+        {
+            taken += 1;
+            let place = received.len();
+            // Without a frame it fares as what finds no room in a TX ring.
+            let frame = (io.allocate(received, 1) > 0).then(|| received.pop()).flatten();
+            let placed = frame.ok_or(Verdict::TxRingFull).and_then(|mut frame| {
+                let packet = take_in(io.buffer(&mut frame), &parcel, tables, local, tally, now);
+                match (packet, packets.get_mut(place)) {
+                    (Ok(packet), Some(known)) => {
+                        *known = packet;
+                        received.push(frame);
+                        Ok(())
+                    }
+                    (packet, _) => {
+                        io.recycle(frame);
+                        packet.map(drop)
+                    }
+                }
+            });
+            if let Err(verdict) = placed {
+                tally.count(verdict, 1);
+            }
+            local.half.give_back(parcel);
+        }
+        tally.injected += taken as u64;
+        taken
+    }
+
+    /// Takes them from their way to outboxes.
+    fn seal_taken(&mut self, tables: &Tables, now: u64) {
+        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, .. } = self;
+        let mut passage = Passage::new(io, received, packets, tables, *index, tally);
+        seal(&mut passage, crypto, identification, now, &mut |_| ());
+        let (leave, aside) = passage.end();
+        pass_on(io, received, packets, leave, outboxes, |io, place, frame, packet| {
+            if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }
+        });
+    }
+}
+
+/// Writes a packet of the kernel into the memory of a frame, and finds its way. The kernel is told of one that cannot go.
+fn take_in(
+    memory: &mut [u8],
+    parcel: &Parcel,
+    tables: &Tables,
+    local: &mut Local,
+    tally: &mut Tally,
+    now: u64,
+) -> Result<Packet, Verdict> {
+    let Way::Device(device) = parcel.way();
+    let network = tables.devices.network(device).ok_or(Verdict::NoRoute)?;
+    let body = memory.get_mut(START + HEADER..).ok_or(Verdict::TooBig)?;
+    let (head, buffer) = body.split_first_chunk_mut::<PAYLOAD_TYPE>().ok_or(Verdict::TooBig)?;
+    let octets = buffer.get_mut(..parcel.packet().len()).ok_or(Verdict::TooBig)?;
+    octets.copy_from_slice(parcel.packet());
+    let payload_type = local::payload_type(octets);
+    *head = payload_type.to_be_bytes();
+    let routed = local::route(tables, network, payload_type, octets);
+    let (verdict, mtu) = match routed {
+        Err(verdict) => (verdict, 0),
+        Ok(route) => {
+            let mut packet = Packet::from_kernel(route);
+            let whole = inner(&packet).len();
+            packet.place_at(START, START + HEADER + PAYLOAD_TYPE + whole).ok_or(Verdict::TooBig)?;
+            clamp(memory, &packet, tables, now);
+            let Some(mtu) = narrow(memory, &packet, tables, now) else { return Ok(packet) };
+            (Verdict::TooBig, mtu)
+        }
+    };
+    let buffer = memory.get_mut(START + HEADER + PAYLOAD_TYPE..).unwrap_or_default();
+    let allowed = || local.errors.take(tables.errors, now);
+    let told = Problem::of(verdict, mtu).and_then(|problem| {
+        let length = local::answer(buffer, payload_type, problem, allowed)?;
+        Some((problem.kind(), length))
+    });
+    if let Some((kind, length)) = told {
+        let answer = buffer.get(..length).unwrap_or_default();
+        tally.icmp_errors[kind as usize] += 1;
+        tally.count(local.half.send(Way::Device(device), answer).err().unwrap_or(Verdict::Delivered), 1);
+    }
+    Err(verdict)
+}
+
+/// Octets of the largest packet on the way to the client, if this one is larger and may not be cut.
+fn narrow(memory: &[u8], packet: &Packet, tables: &Tables, now: u64) -> Option<usize> {
+    let limit = Room::to(client_of(tables, packet.route.to)?, tables, now)?.inner();
+    let octets = memory.get(inner(packet))?;
+    let narrow = octets.len() > limit.max(local::least(octets)) && Cut::new(octets, limit).is_none();
+    narrow.then_some(limit)
+}

@@ -1,0 +1,279 @@
+//! The slow path, as far as a worker has to do with it: packets that go to the kernel, or come from it, other than through
+//! the rings. One thread for the node moves them at the other end. Between it and each worker are two pipes of a fixed
+//! number of parcels, which are made once and go back and forth, so nothing is allocated, and nobody waits: what finds no
+//! empty parcel is dropped under a name of its own.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::{ipv4, ipv6};
+use crossbeam::queue::ArrayQueue;
+
+/// By which way the kernel gets a packet, or gave it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// The device of a network, by its number in [`Devices`](crate::table::Devices): inner packets.
+    Device(u32),
+}
+
+/// Memory for one packet, and the packet in it.
+pub struct Parcel {
+    way: Way,
+    length: usize,
+    memory: Box<[u8]>,
+}
+
+impl Parcel {
+    /// An empty one for packets of up to `octets`.
+    pub fn new(octets: usize) -> Self {
+        Self { way: Way::Device(0), length: 0, memory: vec![0; octets].into_boxed_slice() }
+    }
+
+    /// By which way the packet goes or came.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// The packet.
+    #[inline]
+    pub fn packet(&self) -> &[u8] {
+        self.memory.get(..self.length).unwrap_or_default()
+    }
+
+    /// The packet, to be changed in place.
+    #[inline]
+    pub fn packet_mut(&mut self) -> &mut [u8] {
+        self.memory.get_mut(..self.length).unwrap_or_default()
+    }
+
+    /// All memory, to write a packet into; [`set`](Self::set) says what was written.
+    pub fn memory(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
+    /// Says that the first `length` octets of the memory are a packet, and by which way it goes or came.
+    pub fn set(&mut self, way: Way, length: usize) {
+        (self.way, self.length) = (way, length.min(self.memory.len()));
+    }
+}
+
+impl fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What clients send is nobody's business.
+        f.debug_struct("Parcel").field("way", &self.way).field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+/// Wakes a thread that has said that it sleeps; one that is awake is left alone, which costs no system call.
+pub struct Bell {
+    asleep: AtomicBool,
+    rings: AtomicU64,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Bell {
+    /// One whose owner is woken by `wake`, also before it really sleeps.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { asleep: AtomicBool::new(false), rings: AtomicU64::new(0), wake: Box::new(wake) }
+    }
+
+    /// To be called when there is something for the owner. Whatever was put before, the owner either sees it when it looks
+    /// for the last time before it sleeps, or is woken.
+    #[inline]
+    pub fn ring(&self) {
+        // Between what was put and the look at the flag; the owner has the same between its flag and its look.
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+            self.rings.fetch_add(1, Ordering::Relaxed);
+            (self.wake)();
+        }
+    }
+
+    /// The owner is about to sleep: it has to look once more after this call.
+    pub fn doze(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The owner is awake.
+    pub fn rise(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// How often the owner was woken.
+    pub fn rings(&self) -> u64 {
+        self.rings.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("asleep", &self.asleep).field("rings", &self.rings).finish_non_exhaustive()
+    }
+}
+
+/// One direction. Every parcel is in one of the queues or in the hands of one end; each queue has room for all.
+#[derive(Debug)]
+struct Pipe {
+    full: ArrayQueue<Parcel>,
+    empty: ArrayQueue<Parcel>,
+}
+
+impl Pipe {
+    fn new(parcels: usize, octets: usize) -> Arc<Self> {
+        let parcels = parcels.max(1);
+        let pipe = Self { full: ArrayQueue::new(parcels), empty: ArrayQueue::new(parcels) };
+        (0..parcels).for_each(|_| put(&pipe.empty, Parcel::new(octets)));
+        Arc::new(pipe)
+    }
+}
+
+#[inline]
+fn put(queue: &ArrayQueue<Parcel>, parcel: Parcel) {
+    // There is room for every parcel of the pipe; one of another pipe has no place here.
+    let _foreign = queue.push(parcel);
+}
+
+/// Makes the two ends for one worker: `parcels` in each direction, each for packets of up to `octets`. `thread` is the bell
+/// of the thread of the slow path, which all workers ring, and `worker` that of this one.
+pub fn halves(parcels: usize, octets: usize, thread: Arc<Bell>, worker: Bell) -> (WorkerHalf, ThreadHalf) {
+    let (down, up, worker) = (Pipe::new(parcels, octets), Pipe::new(parcels, octets), Arc::new(worker));
+    let own =
+        WorkerHalf { down: down.clone(), up: up.clone(), thread: thread.clone(), own: worker.clone(), unsaid: false };
+    (own, ThreadHalf { down, up, worker, unsaid: false })
+}
+
+/// What a worker holds of the slow path.
+#[derive(Debug)]
+pub struct WorkerHalf {
+    down: Arc<Pipe>,
+    up: Arc<Pipe>,
+    thread: Arc<Bell>,
+    own: Arc<Bell>,
+    /// Whether something was handed over since the last [`flush`](Self::flush).
+    unsaid: bool,
+}
+
+impl WorkerHalf {
+    /// Hands a packet over to the kernel. The verdict of a failure is [`Verdict::SlowPathFull`] or [`Verdict::TooBig`].
+    #[inline]
+    pub fn send(&mut self, way: Way, packet: &[u8]) -> Result<(), Verdict> {
+        let mut parcel = self.down.empty.pop().ok_or(Verdict::SlowPathFull)?;
+        let fits = match parcel.memory.get_mut(..packet.len()) {
+            Some(memory) => {
+                memory.copy_from_slice(packet);
+                parcel.set(way, packet.len());
+                true
+            }
+            None => false,
+        };
+        put(if fits { &self.down.full } else { &self.down.empty }, parcel);
+        self.unsaid |= fits;
+        if fits { Ok(()) } else { Err(Verdict::TooBig) }
+    }
+
+    /// Makes sure that what was handed over is taken. To be called once a batch.
+    #[inline]
+    pub fn flush(&mut self) {
+        if std::mem::take(&mut self.unsaid) {
+            self.thread.ring();
+        }
+    }
+
+    /// The next packet from the kernel. The parcel has to be given [back](Self::give_back).
+    #[inline]
+    pub fn take(&mut self) -> Option<Parcel> {
+        self.up.full.pop()
+    }
+
+    /// Gives a parcel back that was [taken](Self::take).
+    #[inline]
+    pub fn give_back(&mut self, parcel: Parcel) {
+        put(&self.up.empty, parcel);
+    }
+
+    /// Says that the worker is about to sleep; returns whether it may, as nothing waits for it. Then
+    /// [`rise`](Self::rise) has to be called when it is awake.
+    pub fn doze(&self) -> bool {
+        self.own.doze();
+        let may = self.up.full.is_empty();
+        if !may {
+            self.own.rise();
+        }
+        may
+    }
+
+    /// Says that the worker is awake.
+    pub fn rise(&self) {
+        self.own.rise();
+    }
+}
+
+/// What the thread of the slow path holds for one worker.
+#[derive(Debug)]
+pub struct ThreadHalf {
+    down: Arc<Pipe>,
+    up: Arc<Pipe>,
+    worker: Arc<Bell>,
+    /// Whether something was handed over since the last [`flush`](Self::flush).
+    unsaid: bool,
+}
+
+impl ThreadHalf {
+    /// The next packet for the kernel. The parcel has to be given [back](Self::give_back).
+    pub fn take(&mut self) -> Option<Parcel> {
+        self.down.full.pop()
+    }
+
+    /// Gives a parcel back that was [taken](Self::take).
+    pub fn give_back(&mut self, parcel: Parcel) {
+        put(&self.down.empty, parcel);
+    }
+
+    /// Whether nothing waits for the kernel.
+    pub fn is_empty(&self) -> bool {
+        self.down.full.is_empty()
+    }
+
+    /// Hands a packet over to the worker. What comes back instead of `parcel` is an empty one; nothing when there is none,
+    /// and then the packet is in `parcel` still.
+    pub fn send(&mut self, parcel: &mut Parcel) -> Option<()> {
+        let empty = self.up.empty.pop()?;
+        put(&self.up.full, std::mem::replace(parcel, empty));
+        self.unsaid = true;
+        Some(())
+    }
+
+    /// Makes sure that what was handed over is taken.
+    pub fn flush(&mut self) {
+        if std::mem::take(&mut self.unsaid) {
+            self.worker.ring();
+        }
+    }
+
+    /// How often the worker had to be woken.
+    pub fn rings(&self) -> u64 {
+        self.worker.rings()
+    }
+}
+
+/// A number that is the same for all packets between two addresses, fragments included, and for many pairs of addresses
+/// differs.
+pub fn flow(packet: &[u8]) -> u32 {
+    let addresses = match packet.first().map(|first| first >> 4) {
+        Some(6) => packet.get(ipv6::SOURCE..ipv6::HEADER),
+        _ => packet.get(ipv4::SOURCE..ipv4::HEADER),
+    };
+    let words = addresses.unwrap_or_default().as_chunks::<4>().0;
+    // Multiplying by the golden ratio mixes upwards, so the high half goes back into the next step.
+    let hash = words.iter().fold(0_u64, |hash, word| {
+        let mixed = (hash ^ u64::from(u32::from_be_bytes(*word))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 32
+    });
+    (hash >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+use std::collections::HashSet;
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+
+/// Bells that count, for ends that nobody sleeps at.
+fn pair(parcels: usize, octets: usize) -> (WorkerHalf, ThreadHalf) {
+    halves(parcels, octets, Arc::new(Bell::new(|| ())), Bell::new(|| ()))
+}
+
+/// What comes out for the kernel, all of it, parcels given back.
+fn drained(thread: &mut ThreadHalf) -> Vec<(Way, Vec<u8>)> {
+    let mut packets = Vec::new();
+    while let Some(parcel) = thread.take() {
+        packets.push((parcel.way(), parcel.packet().to_vec()));
+        thread.give_back(parcel);
+    }
+    packets
+}
+
+#[test]
+fn packets_come_out_as_they_went_in_and_in_order_however_often_parcels_go_round() {
+    let (mut worker, mut thread) = pair(4, 64);
+    for turn in 0..100u8 {
+        for n in 0..1 + turn % 4 {
+            worker.send(Way::Device(u32::from(n)), &vec![turn; usize::from(n) + 20]).unwrap();
+        }
+        let expected: Vec<_> =
+            (0..1 + turn % 4).map(|n| (Way::Device(u32::from(n)), vec![turn; usize::from(n) + 20])).collect();
+        assert_eq!(drained(&mut thread), expected);
+        assert!(thread.is_empty());
+    }
+}
+
+#[test]
+fn a_full_pipe_refuses_by_name_and_goes_on_when_there_is_room() {
+    let (mut worker, mut thread) = pair(3, 64);
+    for n in 0..3 {
+        assert_eq!(worker.send(Way::Device(0), &[n]), Ok(()));
+    }
+    assert_eq!(worker.send(Way::Device(0), &[3]), Err(Verdict::SlowPathFull));
+    let first = thread.take().unwrap();
+    assert_eq!(worker.send(Way::Device(0), &[4]), Err(Verdict::SlowPathFull), "a parcel in hand is not empty yet");
+    thread.give_back(first);
+    assert_eq!(worker.send(Way::Device(0), &[5]), Ok(()));
+    let octets: Vec<_> = drained(&mut thread).into_iter().map(|(_, packet)| packet[0]).collect();
+    assert_eq!(octets, [1, 2, 5]);
+}
+
+#[test]
+fn what_no_parcel_holds_is_too_big_and_costs_none() {
+    let (mut worker, mut thread) = pair(1, 64);
+    for _ in 0..3 {
+        assert_eq!(worker.send(Way::Device(0), &[0; 65]), Err(Verdict::TooBig));
+    }
+    assert_eq!(worker.send(Way::Device(0), &[7; 64]), Ok(()));
+    assert_eq!(drained(&mut thread), [(Way::Device(0), vec![7; 64])]);
+}
+
+#[test]
+fn what_the_worker_has_no_parcel_for_stays_with_the_thread() {
+    let (mut worker, mut thread) = pair(2, 64);
+    let mut parcel = Parcel::new(64);
+    for n in 1..=3 {
+        parcel.memory()[..20].fill(n);
+        parcel.set(Way::Device(9), 20);
+        assert_eq!(thread.send(&mut parcel).is_some(), n < 3);
+    }
+    assert_eq!(parcel.packet(), [3; 20]);
+    let first = worker.take().unwrap();
+    assert_eq!((first.way(), first.packet()), (Way::Device(9), &[1; 20][..]));
+    worker.give_back(first);
+    assert_eq!(thread.send(&mut parcel), Some(()));
+    let rest: Vec<u8> = std::iter::from_fn(|| worker.take()).map(|parcel| parcel.packet()[0]).collect();
+    assert_eq!(rest, [2, 3]);
+}
+
+#[test]
+fn a_bell_wakes_only_who_sleeps_and_once() {
+    let (woken, wakes) = mpsc::channel();
+    let thread = Arc::new(Bell::new(move || woken.send(()).unwrap()));
+    let (mut worker, _thread_half) = halves(4, 64, thread.clone(), Bell::new(|| ()));
+    worker.send(Way::Device(0), &[1]).unwrap();
+    worker.flush();
+    assert_eq!((wakes.try_iter().count(), thread.rings()), (0, 0), "who is awake is left alone");
+    thread.doze();
+    worker.flush();
+    assert_eq!(thread.rings(), 0, "there is nothing new");
+    worker.send(Way::Device(0), &[2]).unwrap();
+    worker.flush();
+    worker.send(Way::Device(0), &[3]).unwrap();
+    worker.flush();
+    assert_eq!((wakes.try_iter().count(), thread.rings()), (1, 1));
+    thread.doze();
+    thread.rise();
+    worker.send(Way::Device(0), &[4]).unwrap();
+    worker.flush();
+    assert_eq!(wakes.try_iter().count(), 0);
+}
+
+#[test]
+fn a_worker_with_packets_does_not_go_to_sleep() {
+    let (worker, mut thread) = pair(4, 64);
+    assert!(worker.doze());
+    worker.rise();
+    let mut parcel = Parcel::new(64);
+    parcel.set(Way::Device(0), 20);
+    thread.send(&mut parcel).unwrap();
+    assert!(!worker.doze());
+    thread.flush();
+    assert_eq!(thread.rings(), 0);
+}
+
+/// Two threads, each of which sleeps whenever it finds nothing: a wake that got lost would leave both asleep for good.
+#[test]
+fn nothing_is_lost_between_threads_that_sleep() {
+    const PACKETS: u32 = 50_000;
+    let (wake_thread, thread_wakes) = mpsc::channel();
+    let (wake_worker, worker_wakes) = mpsc::channel();
+    let bell = Arc::new(Bell::new(move || wake_thread.send(()).unwrap()));
+    let (mut worker, mut half) = halves(8, 64, bell.clone(), Bell::new(move || wake_worker.send(()).unwrap()));
+    // Sends back whatever comes.
+    let mirror = thread::spawn(move || {
+        let mut spare = Parcel::new(64);
+        let mut seen = 0;
+        while seen < PACKETS {
+            let Some(parcel) = half.take() else {
+                half.flush();
+                bell.doze();
+                if half.is_empty() {
+                    thread_wakes.recv().unwrap();
+                }
+                bell.rise();
+                continue;
+            };
+            spare.memory()[..4].copy_from_slice(parcel.packet());
+            spare.set(parcel.way(), 4);
+            half.give_back(parcel);
+            while half.send(&mut spare).is_none() {
+                half.flush();
+                thread::yield_now();
+            }
+            seen += 1;
+        }
+        half.flush();
+    });
+    let (mut sent, mut received) = (0, 0);
+    while received < PACKETS {
+        while sent < PACKETS && worker.send(Way::Device(1), &sent.to_be_bytes()).is_ok() {
+            sent += 1;
+        }
+        worker.flush();
+        let before = received;
+        while let Some(parcel) = worker.take() {
+            assert_eq!(parcel.packet(), received.to_be_bytes(), "in order");
+            received += 1;
+            worker.give_back(parcel);
+        }
+        if received == before && received < PACKETS && worker.doze() {
+            worker_wakes.recv().unwrap();
+            worker.rise();
+        }
+    }
+    mirror.join().unwrap();
+    assert!(worker.take().is_none());
+}
+
+#[test]
+fn packets_between_two_addresses_are_one_flow_and_others_are_spread() {
+    let v4 = |source: u8, destination: u8, port: u8| {
+        let mut packet = vec![0; 40];
+        packet[0] = 0x45;
+        packet[12..20].copy_from_slice(&[10, 9, 0, source, 10, 9, 0, destination]);
+        packet[20] = port;
+        packet
+    };
+    let v6 = |source: u8, destination: u8| {
+        let mut packet = vec![0; 60];
+        packet[0] = 0x60;
+        (packet[23], packet[39]) = (source, destination);
+        packet
+    };
+    assert_eq!(flow(&v4(1, 11, 1)), flow(&v4(1, 11, 2)));
+    assert_ne!(flow(&v4(1, 11, 1)), flow(&v4(11, 1, 1)));
+    for packets in [(2..66).map(|n| v4(1, n, 0)).collect::<Vec<_>>(), (2..66).map(|n| v6(1, n)).collect()] {
+        for workers in [2, 3, 4, 8] {
+            let mut counts = vec![0; workers];
+            packets.iter().for_each(|packet| counts[flow(packet) as usize % workers] += 1);
+            let least = 64 / workers / 4;
+            assert!(counts.iter().all(|&count| count > least), "{counts:?}");
+        }
+        assert_eq!(packets.iter().map(|packet| flow(packet)).collect::<HashSet<_>>().len(), 64);
+    }
+    for length in 0..40 {
+        flow(&v6(1, 2)[..length]);
+        flow(&v4(1, 2, 3)[..length]);
+    }
+}
