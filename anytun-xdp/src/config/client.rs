@@ -75,9 +75,9 @@ impl<'a> Clients<'a> {
         self.entries.push(entry);
     }
 
-    /// All clients; `None` stands for one that cannot be used.
-    pub(super) fn finish(self, report: &mut Report) -> Vec<Option<Client>> {
-        let Self { around, entries, .. } = self;
+    /// The names of all clients, and the clients; `None` stands for one that cannot be used.
+    pub(super) fn finish(self, report: &mut Report) -> (Names, Vec<Option<Client>>) {
+        let Self { around, names, entries, .. } = self;
         check_mux(report, &entries);
         check_keys(report, &entries);
         for (index, (network, line)) in around.networks.iter().zip(around.network_lines).enumerate() {
@@ -91,7 +91,7 @@ impl<'a> Clients<'a> {
             overlap::check(report, place, network.more_specifics, claims.collect());
         }
         open::check(report, reachable(&entries, around.networks), around.services);
-        entries.into_iter().map(|entry| entry.client).collect()
+        (names, entries.into_iter().map(|entry| entry.client).collect())
     }
 }
 

@@ -13,10 +13,10 @@ use super::document::{Document, Lines, Schema, Table};
 use super::error::{Error, Report};
 use super::names::Names;
 use super::pieces::{self, Pieces};
-use super::{Config, Problem, node, service};
+use super::{Config, Problem, group, node, service};
 
 /// The tables and keys there are, in the order of the README.
-static SCHEMAS: [Schema; 5] = [
+static SCHEMAS: [Schema; 6] = [
     Schema {
         name: "node",
         repeated: false,
@@ -34,7 +34,12 @@ static SCHEMAS: [Schema; 5] = [
     },
     Schema { name: "interface", repeated: true, keys: &["name", "xdp", "queues"] },
     Schema { name: "service", repeated: true, keys: &["name", "address", "port", "udp_checksum"] },
-    Schema { name: "network", repeated: true, keys: &["name", "kind", "more_specifics", "mss_clamp", "open"] },
+    Schema {
+        name: "network",
+        repeated: true,
+        keys: &["name", "kind", "more_specifics", "mss_clamp", "open", "broadcast", "copies"],
+    },
+    Schema { name: "group", repeated: true, keys: &["network", "address", "members"] },
     Schema {
         name: "client",
         repeated: true,
@@ -166,7 +171,7 @@ fn assemble(
 ) -> Option<(Config, bool)> {
     let mut found = tables();
     documents.iter().for_each(|document| document.tables(report, &SCHEMAS, &mut found));
-    let [nodes, interfaces, services, networks, first_clients] = &found;
+    let [nodes, interfaces, services, networks, groups, first_clients] = &found;
     let directory = file.parent().unwrap_or(Path::new(""));
 
     if !documents.iter().any(|document| document.has("node")) {
@@ -181,7 +186,9 @@ fn assemble(
     let services = service::services(report, services, &mut service_names);
     let mut network_names = Names::new("network");
     let network_lines: Vec<usize> = networks.iter().map(|table| table.line).collect();
+    let broadcast_lines: Vec<usize> = networks.iter().map(|table| table.line_of("broadcast")).collect();
     let networks = service::networks(report, networks, &mut network_names);
+    let groups = group::groups(report, groups, &network_names);
 
     let mut clients = Clients::new(Surroundings {
         directory,
@@ -194,13 +201,21 @@ fn assemble(
     first_clients.iter().for_each(|table| clients.read(report, table));
     further(report, &mut clients);
     let inline = clients.has_inline_secret;
-    let clients = clients.finish(report);
+    let (client_names, clients) = clients.finish(report);
+    let around = group::Surroundings {
+        networks: &networks,
+        broadcast_lines: &broadcast_lines,
+        client_names: &client_names,
+        clients: &clients,
+    };
+    let groups = group::finish(report, groups, &around);
     let config = Config {
         file: file.to_owned(),
         node: node?,
         interfaces: interfaces.into_iter().collect::<Option<_>>()?,
         services: services.into_iter().collect::<Option<_>>()?,
         networks: networks.into_iter().collect::<Option<_>>()?,
+        groups: groups.into_iter().collect::<Option<_>>()?,
         clients: clients.into_iter().collect::<Option<_>>()?,
         warnings: Vec::new(),
     };

@@ -9,7 +9,7 @@ use super::document::{At, Table};
 use super::error::Report;
 use super::names::Names;
 use super::open::open;
-use super::{Network, Service, UdpChecksum};
+use super::{Network, Service, UdpChecksum, group};
 
 /// Reads every `[[service]]`; `None` stands for one that cannot be used.
 pub(super) fn services(report: &mut Report, tables: &[Table<'_>], names: &mut Names) -> Vec<Option<Service>> {
@@ -105,5 +105,14 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<
         true => table.boolean(report, "mss_clamp").map(|at| at.value),
         false => Some(true),
     };
-    Some(Network { name: name?, more_specifics: more_specifics?, mss_clamp: mss_clamp?, open: open? })
+    let broadcast = group::broadcast(report, table);
+    let copies = group::copies(report, table);
+    Some(Network {
+        name: name?,
+        more_specifics: more_specifics?,
+        mss_clamp: mss_clamp?,
+        open: open?,
+        broadcast: broadcast?,
+        copies: copies?,
+    })
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Config, Error, parse};
 
 mod good;
+mod group;
 mod open;
 mod scale;
 mod secrets;
