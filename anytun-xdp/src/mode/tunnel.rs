@@ -9,7 +9,7 @@ use crate::table::{Client, Lpm, Tables};
 /// Where an inner packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Route {
-    /// Number of the client it goes to.
+    /// Number of the client it goes to, or of the group.
     pub to: u32,
     /// Octets of the inner packet.
     pub length: u32,
@@ -41,10 +41,17 @@ pub fn route(
     if !is_from(client, number, network, &ends) {
         return Err(Verdict::ForeignSource);
     }
-    if ends.destination_is_of_link() {
-        return Err(Verdict::LinkScope);
+    let to = destination(network, &ends);
+    match to.and_then(|to| tables.groups.members(to)) {
+        // Whoever sends gets no copy.
+        Some(members) if members.iter().all(|member| *member == number) => return Err(Verdict::NoMember),
+        Some(_) => {}
+        // No prefix of a client holds for these.
+        None if ends.destination_is_routed_group() => return Err(Verdict::NoMember),
+        None if ends.destination_is_of_link() => return Err(Verdict::LinkScope),
+        None => {}
     }
-    let to = destination(network, &ends).ok_or(Verdict::NoRoute)?;
+    let to = to.ok_or(Verdict::NoRoute)?;
     inner.decapsulate_ecn(outer_tos)?;
     inner.hop()?;
     Ok(Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() })

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anytun_common::map::ServiceKey;
 use hashbrown::HashMap;
 
-use super::{Client, ClientCounters, Inside, Lpm, OUTSIDE, Own, Policy, Rate, Service, Services, Tables, Track};
+use super::{
+    Client, ClientCounters, Groups, Inside, Lpm, OUTSIDE, Own, Policy, Rate, Service, Services, Tables, Track,
+};
 use crate::config::{self, Config, Open, Prefix};
 use crate::satp::lease::Sequences;
 use crate::satp::window::Windows;
@@ -34,6 +36,7 @@ impl Tables {
             services: Services::default(),
             clients: Vec::new().into(),
             networks: config.networks.iter().map(outside_of).collect(),
+            groups: Groups::default(),
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             inside: Inside::new(config),
             policies: config.networks.iter().map(Policy::of).collect(),
@@ -71,6 +74,7 @@ impl Tables {
             });
         }
         tables.clients = clients.into();
+        tables.groups = Groups::new(config, &mut tables.networks);
         tables
     }
 

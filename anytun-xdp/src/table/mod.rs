@@ -10,6 +10,7 @@ mod build;
 mod client;
 mod counters;
 mod endpoint;
+mod groups;
 mod inside;
 mod latch;
 mod lpm;
@@ -24,6 +25,7 @@ pub use build::Host;
 pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
 pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
+pub use groups::Groups;
 pub use inside::Inside;
 pub(crate) use latch::Latch;
 pub use lpm::Lpm;
@@ -48,6 +50,8 @@ pub struct Tables {
     pub clients: Pages<Client>,
     /// Per network: inner destination to client number.
     pub networks: Vec<Lpm>,
+    /// Who gets copies of what is sent to a group: an address of it leads to its number in `networks`.
+    pub groups: Groups,
     /// The clients that packets from outside can be for.
     pub inside: Inside,
     /// Names of the networks.

@@ -2,6 +2,7 @@
 //! (parse, look up, open, route, seal), transmits, and sleeps when there is nothing to do.
 
 mod batch;
+mod copies;
 mod counters;
 mod fragments;
 pub mod io;
@@ -25,6 +26,7 @@ use arc_swap::{ArcSwap, Cache};
 use crossbeam::utils::CachePadded;
 
 use self::batch::Packet;
+use self::copies::Copies;
 pub use self::counters::{Tally, WorkerCounters};
 use self::fragments::Oversized;
 use self::io::PacketIo;
@@ -78,6 +80,8 @@ struct Lane<I: PacketIo> {
     outboxes: Vec<Outbox<I::Frame>>,
     /// Packets that are sent in fragments, when their batch is done.
     oversized: Oversized<I::Frame>,
+    /// Packets to groups.
+    copies: Copies<I::Frame>,
     /// Of the last packet that may be fragmented.
     identification: u16,
     /// Where missing neighbours are asked for.
@@ -108,6 +112,7 @@ impl<I: PacketIo> Worker<I> {
             crypto: Batch::default(),
             outboxes,
             oversized: Oversized::default(),
+            copies: Copies::default(),
             identification: 0,
             asks: snapshots.asks,
         };
@@ -153,7 +158,8 @@ impl<I: PacketIo> Worker<I> {
         self.show();
     }
 
-    /// Takes one batch from every port through the stages; returns how many packets were received. `now` is in
+    /// Takes one batch from every port through the stages; returns how many packets were received, and
+    /// how many copies of packets to groups were made. `now` is in
     /// milliseconds since the node started.
     pub fn turn(&mut self, now: u64) -> usize {
         self.observed_turn(now, |_| ())
@@ -166,6 +172,7 @@ impl<I: PacketIo> Worker<I> {
         let (tables, ways) = (&**self.tables.load(), &**self.ways.load());
         let lane = &mut self.lane;
         lane.io.reclaim();
+        lane.renumber_copies(tables);
         let mut total = 0;
         for port in 0..lane.io.ports() {
             let received = lane.io.receive(port, &mut lane.received, BATCH);
@@ -178,14 +185,15 @@ impl<I: PacketIo> Worker<I> {
                 total += received;
             }
         }
+        let copied = lane.send_copies(tables, now);
         lane.io.kick();
         lane.tally.turns += 1;
         lane.tally.rx_packets += total as u64;
-        if total > 0 {
+        if total + copied > 0 {
             self.show();
         }
         done(Stage::Close);
-        total
+        total + copied
     }
 
     /// Shows the counters as they are now.

@@ -54,7 +54,7 @@ fn what_is_no_group_is_refused() {
     );
     assert_eq!(
         refused(&grouped("address = \"239.1.2.3\"\nmembers = [\"bobb\", \"alice\", \"alice\"]")),
-        "node.toml:19: there is no client \"bobb\", did you mean \"bob\"?\nnode.toml:19: client \"alice\" is named twice in \
+        "node.toml:19: there is no client \"bobb\"; did you mean \"bob\"?\nnode.toml:19: client \"alice\" is named twice in \
          `members`"
     );
     assert_eq!(

@@ -29,12 +29,12 @@ fn words() {
         (
             "[[network]]",
             "[log]\n[[network]]",
-            "node.toml:13: unknown table [log]; known: `node`, `interface`, `service`, `network`, `client`",
+            "node.toml:13: unknown table [log]; known: `node`, `interface`, `service`, `network`, `group`, `client`",
         ),
         (
             "[node]",
             "verbose = true\n[node]",
-            "node.toml:1: unknown key `verbose` outside of every table; known: `node`, `interface`, `service`, `network`, `client`",
+            "node.toml:1: unknown key `verbose` outside of every table; known: `node`, `interface`, `service`, `network`, `group`, `client`",
         ),
         (
             "[[network]]",

@@ -124,6 +124,7 @@ fn every_part_of_the_status_is_there() {
         ("worker_batches_total", vec![("worker", "0"), ("direction", "rx")], 950.0),
         ("worker_io_packets_total", vec![("worker", "0"), ("direction", "tx")], 1234.0),
         ("worker_packets_total", vec![("worker", "0"), ("verdict", "bad-tag")], 3.0),
+        ("worker_copies_total", vec![("worker", "0")], 12.0),
         ("icmp_errors_total", vec![("worker", "0"), ("kind", "time-exceeded")], 7.0),
         ("service_clients", vec![("service", "anycast")], 2.0),
         ("client_rx_packets_total", alice.to_vec(), 1234.0),
