@@ -57,6 +57,14 @@ pub fn route(
     Ok(Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
 }
 
+/// Whether a packet of `client` is for a group or a broadcast: no error is sent about such a one (RFC 1812 §4.3.2.7).
+pub fn is_for_group(tables: &Tables, client: &Client, payload_type: u16, packet: &mut [u8]) -> bool {
+    let network = tables.networks.get(client.network as usize);
+    let ends = Inner::new(payload_type, packet).map(|(inner, _)| inner.ends());
+    let to = network.zip(ends.ok()).and_then(|(network, ends)| destination(network, &ends));
+    to.and_then(|to| tables.groups.members(to)).is_some()
+}
+
 /// Brings near what is looked up in `network` to find where this packet goes.
 #[inline]
 pub fn prefetch(network: &Lpm, payload_type: u16, payload: &[u8]) {

@@ -14,6 +14,7 @@ mod direct;
 mod drops;
 mod endpoint;
 mod generator;
+mod groups;
 mod idle;
 mod ledger;
 mod matrix;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         generator::cases(),
         overload::cases(),
         open::cases(),
+        groups::cases(),
         sizes::cases(),
     ];
     let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();
