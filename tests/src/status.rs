@@ -126,6 +126,8 @@ pub struct Worker {
     pub io: Io,
     /// Packets by verdict.
     pub verdicts: BTreeMap<String, u64>,
+    /// Copies of packets to groups.
+    pub copies: u64,
     /// ICMP errors sent, by kind.
     pub icmp_errors: BTreeMap<String, u64>,
     /// Packets that it took from the node's kernel.
@@ -238,16 +240,18 @@ impl Status {
         self.devices.iter().map(count).sum()
     }
 
-    /// Checks that every packet met one verdict: each that was received, and each ICMP error that a worker made.
+    /// Checks that every packet met one verdict: each that was received, and each ICMP error or copy that a worker
+    /// made.
     pub fn ensure_every_packet_has_a_verdict(&self) -> Result<()> {
         let counted: u64 = self.workers.iter().flat_map(|worker| worker.verdicts.values()).sum();
         let made: u64 = self.workers.iter().flat_map(|worker| worker.icmp_errors.values()).sum();
         let injected: u64 = self.workers.iter().map(|worker| worker.injected).sum();
+        let copies: u64 = self.workers.iter().map(|worker| worker.copies).sum();
         let received = self.io().rx_packets;
         ensure!(
-            counted == received + made + injected,
-            "{received} packets received, {injected} taken from the kernel and {made} ICMP errors made, {counted} of them \
-             have a verdict"
+            counted == received + made + copies + injected,
+            "{received} packets received, {injected} taken from the kernel, {made} ICMP errors and {copies} copies made, \
+             {counted} of them have a verdict"
         );
         Ok(())
     }

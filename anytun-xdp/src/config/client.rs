@@ -82,9 +82,9 @@ impl<'a> Clients<'a> {
         self.entries.push(entry);
     }
 
-    /// All clients; `None` stands for one that cannot be used.
-    pub(super) fn finish(self, report: &mut Report) -> Vec<Option<Client>> {
-        let Self { around, entries, .. } = self;
+    /// The names of all clients, and the clients; `None` stands for one that cannot be used.
+    pub(super) fn finish(self, report: &mut Report) -> (Names, Vec<Option<Client>>) {
+        let Self { around, names, entries, .. } = self;
         check_mux(report, &entries);
         check_keys(report, &entries);
         let mut routes = local::Routes::default();
@@ -105,7 +105,7 @@ impl<'a> Clients<'a> {
         }
         check_macs(report, &entries);
         open::check(report, reachable(&entries, around.networks), around.services, around.networks);
-        entries.into_iter().map(|entry| entry.client).collect()
+        (names, entries.into_iter().map(|entry| entry.client).collect())
     }
 }
 

@@ -183,6 +183,11 @@ impl<'a> Table<'a> {
         Self { schema, line, entries, origin }
     }
 
+    /// The name of its kind.
+    pub(super) fn name(&self) -> &'static str {
+        self.schema.name
+    }
+
     /// Whether the table has a key, of whatever type.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use super::error::SHOWN;
-use super::{Bridging, Client, Config, Idle, Interface, Open, Queues, Scheduling, UdpChecksum, XdpMode};
+use super::{
+    Bridging, Client, Config, Group, Idle, Interface, Network, Open, Queues, Scheduling, UdpChecksum, XdpMode,
+};
 use crate::satp::{AesCtr, Auth, Role, Suite};
 
 /// A few lines that say what the node will do. Holds no secret.
@@ -83,6 +85,7 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
                 writeln!(out, "  what no client has goes to the kernel, which may route it")?;
             }
         }
+        write_groups(config, index, network, out)?;
     }
     write_clients(config, out)?;
     write_warnings(config, out)
@@ -99,6 +102,23 @@ fn open(open: Open) -> String {
             format!(", open: by the routes of this host to what is outside, behind {}", behind.join(" and "))
         }
     }
+}
+
+/// Where packets of a network are copied, if anywhere.
+fn write_groups(config: &Config, index: usize, network: &Network, out: &mut String) -> fmt::Result {
+    let groups = || config.groups.iter().filter(|group| group.network == index);
+    for Group { address, members, .. } in groups().take(SHOWN) {
+        writeln!(out, "  group {address}: a copy to each of {}, but to the sender", counted(members.len(), "client"))?;
+    }
+    let more = groups().count().saturating_sub(SHOWN);
+    if more > 0 {
+        writeln!(out, "  and {}", counted(more, "more group"))?;
+    }
+    if !network.broadcast.is_empty() {
+        let addresses: Vec<String> = network.broadcast.iter().map(ToString::to_string).collect();
+        writeln!(out, "  broadcast to {}: a copy to every client but the sender", addresses.join(", "))?;
+    }
+    Ok(())
 }
 
 fn write_clients(config: &Config, out: &mut String) -> fmt::Result {

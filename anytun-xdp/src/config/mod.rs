@@ -1,7 +1,7 @@
 //! The configuration: TOML in, checked and typed values out. Nothing behind this module sees a string it must parse.
 //! The names of tables and keys are those of the README; they are fixed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ mod client;
 mod document;
 mod error;
 mod explain;
+mod group;
 mod local;
 mod names;
 mod nat;
@@ -51,6 +52,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The tables `[[network]]`.
     pub networks: Vec<Network>,
+    /// The tables `[[group]]`.
+    pub groups: Vec<Group>,
     /// The tables `[[client]]`.
     pub clients: Vec<Client>,
     /// What is allowed but deserves a word at start and in `check`, with its place.
@@ -247,6 +250,21 @@ pub struct Network {
     pub bridging: Option<Bridging>,
     /// What connects it with the node itself, if anything.
     pub local: Option<Local>,
+    /// Addresses that reach every other client of the network.
+    pub broadcast: Vec<Ipv4Addr>,
+    /// Copies of one packet to a group or a broadcast, at most.
+    pub copies: u32,
+}
+
+/// Clients of a network that each get a copy of what is sent to a multicast address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Group {
+    /// Index into [`Config::networks`].
+    pub network: usize,
+    /// The multicast address, of a scope that is wider than a link.
+    pub address: IpAddr,
+    /// Indices into [`Config::clients`], each once.
+    pub members: Vec<usize>,
 }
 
 /// Whether the clients of a network reach what does not speak anytun (open tunnel mode).

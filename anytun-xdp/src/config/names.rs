@@ -50,17 +50,23 @@ impl Names {
         let kind = self.kind;
         if !table.has(kind) {
             let wrong = match self.tables {
-                0 => format!("there is no [[{kind}]] this client could belong to"),
+                0 => format!("there is no [[{kind}]] this {} could belong to", table.name()),
                 1 => return Some(0),
                 count => format!(
-                    "[[client]] lacks the key `{kind}`, which may be left out only when there is one {kind}: there are \
-                     {count}"
+                    "[[{}]] lacks the key `{kind}`, which may be left out only when there is one {kind}: there are {count}",
+                    table.name()
                 ),
             };
             report.error(table.line, wrong);
             return None;
         }
-        let At { line, value: name } = table.string(report, kind)?;
+        let name = table.string(report, kind)?;
+        self.find(report, name)
+    }
+
+    /// The index of the table that has a name. Reports a name that none has.
+    pub(super) fn find(&self, report: &mut Report, At { line, value: name }: At<&str>) -> Option<usize> {
+        let kind = self.kind;
         let found = self.places.get(name);
         if found.is_none() {
             let mut known: Vec<&str> = self.places.keys().map(String::as_str).collect();

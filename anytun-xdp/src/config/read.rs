@@ -13,10 +13,10 @@ use super::document::{Document, Form, Lines, Schema, Table};
 use super::error::{Error, Report};
 use super::names::Names;
 use super::pieces::{self, Pieces};
-use super::{Config, Problem, local, nat, node, service};
+use super::{Config, Problem, group, local, nat, node, service};
 
 /// The tables and keys there are, in the order of the README.
-static SCHEMAS: [Schema; 5] = [
+static SCHEMAS: [Schema; 6] = [
     Schema {
         name: "node",
         form: Form::Single,
@@ -44,6 +44,8 @@ static SCHEMAS: [Schema; 5] = [
             "mss_clamp",
             "open",
             "nat",
+            "broadcast",
+            "copies",
             "address",
             "device",
             "kernel_routes",
@@ -52,6 +54,7 @@ static SCHEMAS: [Schema; 5] = [
             "flood_rate",
         ],
     },
+    Schema { name: "group", form: Form::Repeated, keys: &["network", "address", "members"] },
     Schema {
         name: "client",
         form: Form::Repeated,
@@ -184,7 +187,7 @@ fn assemble(
 ) -> Option<(Config, bool)> {
     let mut found = tables();
     documents.iter().for_each(|document| document.tables(report, &SCHEMAS, &mut found));
-    let [nodes, interfaces, services, networks, first_clients] = &found;
+    let [nodes, interfaces, services, networks, groups, first_clients] = &found;
     let directory = file.parent().unwrap_or(Path::new(""));
 
     if !documents.iter().any(|document| document.has("node")) {
@@ -206,6 +209,8 @@ fn assemble(
     local::check_devices(report, &networks, &line_of("device"), &interfaces);
     let address_lines = line_of("address");
     local::check_addresses(report, &networks, &address_lines, &services);
+    let broadcast_lines = line_of("broadcast");
+    let groups = group::groups(report, groups, &network_names);
 
     let mut clients = Clients::new(Surroundings {
         directory,
@@ -219,13 +224,21 @@ fn assemble(
     first_clients.iter().for_each(|table| clients.read(report, table));
     further(report, &mut clients);
     let inline = clients.has_inline_secret;
-    let clients = clients.finish(report);
+    let (client_names, clients) = clients.finish(report);
+    let around = group::Surroundings {
+        networks: &networks,
+        broadcast_lines: &broadcast_lines,
+        client_names: &client_names,
+        clients: &clients,
+    };
+    let groups = group::finish(report, groups, &around);
     let config = Config {
         file: file.to_owned(),
         node: node?,
         interfaces: interfaces.into_iter().collect::<Option<_>>()?,
         services: services.into_iter().collect::<Option<_>>()?,
         networks: networks.into_iter().collect::<Option<_>>()?,
+        groups: groups.into_iter().collect::<Option<_>>()?,
         clients: clients.into_iter().collect::<Option<_>>()?,
         warnings: Vec::new(),
     };

@@ -11,7 +11,7 @@ use super::error::Report;
 use super::local::local;
 use super::names::Names;
 use super::open::open;
-use super::{Network, Service, UdpChecksum};
+use super::{Network, Service, UdpChecksum, group};
 
 /// Reads every `[[service]]`; `None` stands for one that cannot be used.
 pub(super) fn services(report: &mut Report, tables: &[Table<'_>], names: &mut Names) -> Vec<Option<Service>> {
@@ -105,6 +105,8 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<
         false => Some(true),
     };
     let local = local(report, table, name.as_deref(), open);
+    let broadcast = group::broadcast(report, table);
+    let copies = group::copies(report, table);
     Some(Network {
         name: name?,
         more_specifics: more_specifics?,
@@ -112,5 +114,7 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<
         open: open?,
         bridging: bridging?,
         local: local?,
+        broadcast: broadcast?,
+        copies: copies?,
     })
 }

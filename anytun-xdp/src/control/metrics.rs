@@ -261,6 +261,10 @@ fn workers(text: &mut Text<'_>, workers: &[Worker]) -> io::Result<()> {
     for (number, worker) in &workers {
         text.sample("worker_injected_packets_total", &[("worker", number)], worker.injected)?;
     }
+    text.family("worker_copies_total", Kind::Counter, "Copies of packets to groups and broadcasts.")?;
+    for (number, worker) in &workers {
+        text.sample("worker_copies_total", &[("worker", number)], worker.copies)?;
+    }
     text.family("icmp_errors_total", Kind::Counter, "ICMP errors sent to clients about their packets, by kind.")?;
     for (number, worker) in &workers {
         text.counts("icmp_errors_total", &[("worker", number)], "kind", &worker.icmp_errors)?;

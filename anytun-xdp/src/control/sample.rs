@@ -37,6 +37,7 @@ pub(super) fn status() -> Status {
                 tx_packets: 1234,
             },
             verdicts: counts(&[("forwarded", 1234), ("bad-tag", 3), ("replayed", 1000), ("short", 0)]),
+            copies: 12,
             icmp_errors: counts(&[("time-exceeded", 7), ("unreachable", 0), ("too-big", 2)]),
             injected: 50,
         }],

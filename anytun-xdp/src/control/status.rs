@@ -190,6 +190,9 @@ pub struct Worker {
     pub io: Io,
     /// Packets by what the worker decided.
     pub verdicts: Counts,
+    /// Copies of packets to groups and broadcasts. Each has a verdict of its own.
+    #[serde(default)]
+    pub copies: u64,
     /// ICMP errors that were sent about packets, by kind. Such a packet counts by why it went no further, too.
     #[serde(default)]
     pub icmp_errors: Counts,
@@ -396,6 +399,7 @@ mod tests {
                     "rx_packets": 1300, "tx_packets": 1234,
                 },
                 "verdicts": {"forwarded": 1234, "bad-tag": 3, "replayed": 1000, "short": 0},
+                "copies": 12,
                 "icmp_errors": {"time-exceeded": 7, "unreachable": 0, "too-big": 2}, "injected": 50,
             }],
             "services": [{"name": "anycast", "address": "192.0.2.53", "port": 4444, "clients": 2}],

@@ -144,7 +144,16 @@ impl Ends {
         }
     }
 
-    /// The same of the destination. Multicast is not routed here.
+    /// Whether the destination is a multicast group whose scope is wider than a link (RFC 5771 §4, RFC 4291 §2.7).
+    #[inline]
+    pub fn destination_is_routed_group(&self) -> bool {
+        match self {
+            Ends::V4 { destination, .. } => destination.is_multicast() && destination.to_bits() >> 8 != 0xe0_0000,
+            Ends::V6 { destination, .. } => destination.is_multicast() && destination.octets()[1] & 0x0f > 2,
+        }
+    }
+
+    /// Whether the destination has a meaning on one link only, or is a group.
     #[inline]
     pub fn destination_is_of_link(&self) -> bool {
         match self {

@@ -9,7 +9,7 @@ use crate::table::{Client, KERNEL, Lpm, NOWHERE, Tables};
 /// Where an inner packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Route {
-    /// Number of the client it goes to; [`KERNEL`] when the node's kernel gets it.
+    /// Number of the client it goes to, or of the group; [`KERNEL`] when the node's kernel gets it.
     pub to: u32,
     /// Octets of the inner packet.
     pub length: u32,
@@ -41,16 +41,31 @@ pub fn route(
     if !is_from(client, number, network, &ends) {
         return Err(Verdict::ForeignSource);
     }
-    if ends.destination_is_of_link() {
-        return Err(Verdict::LinkScope);
+    let to = destination(network, &ends);
+    match to.and_then(|to| tables.groups.members(to)) {
+        // Whoever sends gets no copy.
+        Some(members) if members.iter().all(|member| *member == number) => return Err(Verdict::NoMember),
+        Some(_) => {}
+        // No prefix of a client holds for these.
+        None if ends.destination_is_routed_group() => return Err(Verdict::NoMember),
+        None if ends.destination_is_of_link() => return Err(Verdict::LinkScope),
+        None => {}
     }
-    let to = destination(network, &ends).ok_or(Verdict::NoRoute)?;
+    let to = to.ok_or(Verdict::NoRoute)?;
     inner.decapsulate_ecn(outer_tos)?;
     // The kernel counts the hop where it is one.
     if to != KERNEL {
         inner.hop()?;
     }
     Ok(Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
+}
+
+/// Whether a packet of `client` is for a group or a broadcast: no error is sent about such a one (RFC 1812 §4.3.2.7).
+pub fn is_for_group(tables: &Tables, client: &Client, payload_type: u16, packet: &mut [u8]) -> bool {
+    let network = tables.networks.get(client.network as usize);
+    let ends = Inner::new(payload_type, packet).map(|(inner, _)| inner.ends());
+    let to = network.zip(ends.ok()).and_then(|(network, ends)| destination(network, &ends));
+    to.and_then(|to| tables.groups.members(to)).is_some()
 }
 
 /// Brings near what is looked up in `network` to find where this packet goes.

@@ -244,6 +244,7 @@ fn worker(node: &Running, (index, view): (usize, &WorkerView)) -> Worker {
             tx_packets: view.counters.verdict(Verdict::Forwarded),
         },
         verdicts,
+        copies: view.counters.copies(),
         icmp_errors,
         injected: view.counters.injected(),
     }

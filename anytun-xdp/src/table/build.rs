@@ -8,8 +8,8 @@ use anytun_common::wire::ethernet::Mac;
 use hashbrown::HashMap;
 
 use super::{
-    Bridge, Client, ClientCounters, Devices, Inside, KERNEL, Lpm, Members, NOWHERE, Nats, OUTSIDE, Own, Policy, Rate,
-    Service, Services, Tables, Track,
+    Bridge, Client, ClientCounters, Devices, Groups, Inside, KERNEL, Lpm, Members, NOWHERE, Nats, OUTSIDE, Own, Policy,
+    Rate, Service, Services, Tables, Track,
 };
 use crate::config::{self, Config, HostAddress, Open, Prefix};
 use crate::satp::lease::Sequences;
@@ -40,6 +40,7 @@ impl Tables {
             clients: Vec::new().into(),
             networks: (0..config.networks.len()).map(|network| own(config, network)).collect(),
             devices: Devices::new(config),
+            groups: Groups::default(),
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             inside: Inside::new(config),
             nats: Nats::new(config, before.map_or(&Nats::default(), |tables| &tables.nats)),
@@ -85,6 +86,7 @@ impl Tables {
         }
         tables.clients = clients.into();
         tables.bridges = tables.bridges(config, before);
+        tables.groups = Groups::new(config, &mut tables.networks);
         tables
     }
 

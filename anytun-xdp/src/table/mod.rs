@@ -12,6 +12,7 @@ mod client;
 mod counters;
 mod device;
 mod endpoint;
+mod groups;
 mod inside;
 mod latch;
 mod lpm;
@@ -29,6 +30,7 @@ pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
 pub use device::Devices;
 pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
+pub use groups::Groups;
 pub use inside::Inside;
 pub(crate) use latch::Latch;
 pub use lpm::Lpm;
@@ -60,6 +62,8 @@ pub struct Tables {
     pub clients: Pages<Client>,
     /// Per network: inner destination to client number, or to [`KERNEL`] or [`NOWHERE`].
     pub networks: Vec<Lpm>,
+    /// Who gets copies of what is sent to a group: an address of it leads to its number in `networks`.
+    pub groups: Groups,
     /// The clients that packets from outside can be for.
     pub inside: Inside,
     /// The NATs of open networks.

@@ -16,6 +16,7 @@ pub struct WorkerCounters {
     ledger: Latch<5>,
     io: [AtomicU64; 5],
     rx_packets: AtomicU64,
+    copies: AtomicU64,
     injected: AtomicU64,
     turns: AtomicU64,
 }
@@ -28,6 +29,7 @@ impl Default for WorkerCounters {
             ledger: Latch::default(),
             io: [const { AtomicU64::new(0) }; 5],
             rx_packets: AtomicU64::new(0),
+            copies: AtomicU64::new(0),
             injected: AtomicU64::new(0),
             turns: AtomicU64::new(0),
         }
@@ -43,6 +45,8 @@ pub struct Tally {
     pub icmp_errors: [u64; Kind::COUNT],
     /// Packets received.
     pub rx_packets: u64,
+    /// Copies of packets to groups.
+    pub copies: u64,
     /// Packets of the node's kernel that were taken from the slow path.
     pub injected: u64,
     /// Turns of the loop.
@@ -51,7 +55,14 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { verdicts: [0; Verdict::COUNT], icmp_errors: [0; Kind::COUNT], rx_packets: 0, injected: 0, turns: 0 }
+        Self {
+            verdicts: [0; Verdict::COUNT],
+            icmp_errors: [0; Kind::COUNT],
+            rx_packets: 0,
+            copies: 0,
+            injected: 0,
+            turns: 0,
+        }
     }
 }
 
@@ -76,6 +87,7 @@ impl WorkerCounters {
         self.ledger.store([ledger.free, ledger.fill, ledger.received, ledger.tx, ledger.total]);
         store(&self.io, &[io.tx_kicks, io.fill_kicks, io.polls, io.rx_batches, io.tx_batches]);
         self.rx_packets.store(tally.rx_packets, Ordering::Relaxed);
+        self.copies.store(tally.copies, Ordering::Relaxed);
         self.injected.store(tally.injected, Ordering::Relaxed);
         self.turns.store(tally.turns, Ordering::Relaxed);
     }
@@ -98,6 +110,11 @@ impl WorkerCounters {
     /// Packets of the node's kernel that were taken from the slow path.
     pub fn injected(&self) -> u64 {
         self.injected.load(Ordering::Relaxed)
+    }
+
+    /// Copies of packets to groups, each of which has a verdict of its own.
+    pub fn copies(&self) -> u64 {
+        self.copies.load(Ordering::Relaxed)
     }
 
     /// Turns of the loop: as long as they grow, the worker lives.

@@ -2,6 +2,7 @@
 //! (parse, look up, open, route, seal), transmits, and sleeps when there is nothing to do.
 
 mod batch;
+mod copies;
 mod counters;
 mod fragments;
 pub mod io;
@@ -27,6 +28,7 @@ use arc_swap::{ArcSwap, Cache};
 use crossbeam::utils::CachePadded;
 
 use self::batch::Packet;
+use self::copies::Copies;
 pub use self::counters::{Tally, WorkerCounters};
 use self::fragments::Oversized;
 use self::io::PacketIo;
@@ -82,6 +84,8 @@ struct Lane<I: PacketIo> {
     outboxes: Vec<Outbox<I::Frame>>,
     /// Packets that are sent in fragments, when their batch is done.
     oversized: Oversized<I::Frame>,
+    /// Packets to groups.
+    copies: Copies<I::Frame>,
     /// Of the last packet that may be fragmented.
     identification: u16,
     /// Where missing neighbours are asked for.
@@ -114,6 +118,7 @@ impl<I: PacketIo> Worker<I> {
             crypto: Batch::default(),
             outboxes,
             oversized: Oversized::default(),
+            copies: Copies::default(),
             identification: 0,
             asks: snapshots.asks,
             local: None,
@@ -165,8 +170,8 @@ impl<I: PacketIo> Worker<I> {
         self.show();
     }
 
-    /// Takes one batch from every port through the stages, and a few packets of the kernel; returns how many packets that
-    /// were. `now` is in milliseconds since the node started.
+    /// Takes one batch from every port through the stages, a few packets of the kernel, and copies of packets to groups; returns
+    /// how many packets and copies that were. `now` is in milliseconds since the node started.
     pub fn turn(&mut self, now: u64) -> usize {
         self.observed_turn(now, |_| ())
     }
@@ -178,6 +183,7 @@ impl<I: PacketIo> Worker<I> {
         let (tables, ways) = (&**self.tables.load(), &**self.ways.load());
         let lane = &mut self.lane;
         lane.io.reclaim();
+        lane.renumber_copies(tables);
         let mut total = 0;
         for port in 0..lane.io.ports() {
             let received = lane.io.receive(port, &mut lane.received, BATCH);
@@ -192,13 +198,14 @@ impl<I: PacketIo> Worker<I> {
         }
         lane.tally.rx_packets += total as u64;
         total += lane.exchange(tables, now);
+        let copied = lane.send_copies(tables, now);
         lane.io.kick();
         lane.tally.turns += 1;
-        if total > 0 {
+        if total + copied > 0 {
             self.show();
         }
         done(Stage::Close);
-        total
+        total + copied
     }
 
     /// Shows the counters as they are now.

@@ -23,8 +23,20 @@ use crate::table::{KERNEL, NOBODY, OUTSIDE, Tables};
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
     pub(super) fn relay(&mut self, tables: &Tables, ways: &Ways, port: usize, now: u64, mut done: impl FnMut(Stage)) {
-        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, asks, local } =
-            self;
+        let Self {
+            index,
+            io,
+            tally,
+            received,
+            packets,
+            crypto,
+            outboxes,
+            oversized,
+            copies,
+            identification,
+            asks,
+            local,
+        } = self;
         let asks = &*asks;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         open(&mut passage, crypto, port, now, &mut done);
@@ -44,7 +56,19 @@ impl<I: PacketIo> Lane<I> {
         seal(&mut passage, crypto, identification, now, &mut done);
         let (leave, aside) = passage.end();
         pass_on(io, received, packets, leave, outboxes, |io, place, frame, packet| {
-            if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }
+            if !aside.contains(place) {
+                return io.recycle(frame);
+            }
+            if tables.groups.members(packet.route.to).is_none() {
+                return oversized.push(frame, *packet);
+            }
+            match copies.push(frame, *packet) {
+                Ok(()) => tally.count(Verdict::Copied, 1),
+                Err(frame) => {
+                    account(End::of(packet.client)(Verdict::CopiesLimit), tables, *index, tally);
+                    io.recycle(frame);
+                }
+            }
         });
         done(Stage::Enclose);
     }
@@ -138,6 +162,9 @@ fn route(
         learn(memory, packet, client, port);
     }
     packet.route = decided.map_err(end)?;
+    if tables.groups.members(packet.route.to).is_some() {
+        return Ok(Fate::Aside);
+    }
     clamp(memory, packet, tables, now);
     if packet.route.to == OUTSIDE {
         let sender = packet.client;

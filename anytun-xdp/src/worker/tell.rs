@@ -9,7 +9,7 @@ use anytun_common::wire::{ipv4, ipv6, unmapped};
 use super::batch::Packet;
 use super::passage::client_of;
 use crate::mode::icmp::{self, Kind, Problem};
-use crate::mode::tunnel::Route;
+use crate::mode::tunnel::{self, Route};
 use crate::table::{Client, Sources, Tables};
 
 /// Turns an opened packet that met `verdict` into the ICMP error about it, to the client that sent it; says of which kind it
@@ -29,6 +29,9 @@ pub(super) fn tell(
     let body = memory.get_mut(packet.start() + HEADER..)?;
     let (payload_type, inner) = body.split_first_chunk_mut::<PAYLOAD_TYPE>()?;
     let payload_type = u16::from_be_bytes(*payload_type);
+    if tunnel::is_for_group(tables, client, payload_type, inner) {
+        return None;
+    }
     let allowed = || client.track.errors.take(tables.errors, now);
     let length = icmp::answer(inner, payload_type, problem, sources(client, tables), allowed)?;
     let tos = match inner.first()? >> 4 {

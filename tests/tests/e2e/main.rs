@@ -14,6 +14,7 @@ mod direct;
 mod drops;
 mod endpoint;
 mod generator;
+mod groups;
 mod home;
 mod idle;
 mod ledger;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         home::cases(),
         overload::cases(),
         open::cases(),
+        groups::cases(),
         nat::cases(),
         sizes::cases(),
     ];

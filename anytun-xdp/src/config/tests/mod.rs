@@ -6,6 +6,7 @@ use super::{Config, Error, parse};
 
 mod bridge;
 mod good;
+mod group;
 mod local;
 mod nat;
 mod open;

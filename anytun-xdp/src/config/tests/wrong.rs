@@ -24,18 +24,18 @@ fn words() {
             "name = \"office\"",
             "name = \"office\"\ncolour = 1",
             "node.toml:15: unknown key `colour` in [[network]]; known: `name`, `kind`, `more_specifics`, `mss_clamp`, `open`, \
-             `nat`, `address`, `device`, `kernel_routes`, `mac_age`, `mac_limit`, `flood_rate`",
+             `nat`, `broadcast`, `copies`, `address`, `device`, `kernel_routes`, `mac_age`, `mac_limit`, `flood_rate`",
         ),
         ("[[network]]", "[[netwrok]]\n[[network]]", "node.toml:13: unknown table [[netwrok]]; did you mean `network`?"),
         (
             "[[network]]",
             "[log]\n[[network]]",
-            "node.toml:13: unknown table [log]; known: `node`, `interface`, `service`, `network`, `client`",
+            "node.toml:13: unknown table [log]; known: `node`, `interface`, `service`, `network`, `group`, `client`",
         ),
         (
             "[node]",
             "verbose = true\n[node]",
-            "node.toml:1: unknown key `verbose` outside of every table; known: `node`, `interface`, `service`, `network`, `client`",
+            "node.toml:1: unknown key `verbose` outside of every table; known: `node`, `interface`, `service`, `network`, `group`, `client`",
         ),
         (
             "[[network]]",

@@ -124,6 +124,7 @@ fn every_part_of_the_status_is_there() {
         ("worker_batches_total", vec![("worker", "0"), ("direction", "rx")], 950.0),
         ("worker_io_packets_total", vec![("worker", "0"), ("direction", "tx")], 1234.0),
         ("worker_packets_total", vec![("worker", "0"), ("verdict", "bad-tag")], 3.0),
+        ("worker_copies_total", vec![("worker", "0")], 12.0),
         ("icmp_errors_total", vec![("worker", "0"), ("kind", "time-exceeded")], 7.0),
         ("worker_injected_packets_total", vec![("worker", "0")], 50.0),
         ("device_packets_total", vec![("device", "office"), ("network", "office"), ("what", "delivered")], 40.0),
