@@ -119,7 +119,7 @@ fn watch(node: &Running, signals: &Signals, threads: &Threads) -> Result<(), Sta
         }
         threads.check()?;
         node.free_retired();
-        node.sweep_nats();
+        node.sweep();
         node.flush_program_log();
         if let Some(interval) = watchdog
             && told.elapsed() >= interval

@@ -137,6 +137,14 @@ fn group(report: &mut Report, entry: Entry<'_>, around: &Surroundings<'_>) -> Op
     let Entry { network: number, address, members } = entry;
     let network = around.networks.get(number?)?.as_ref()?;
     let At { line, value: names } = members?;
+    if network.bridging.is_some() {
+        let message = format!(
+            "the network {:?} is an Ethernet network, where everybody gets what is sent to a group",
+            network.name
+        );
+        report.error(line, message);
+        return None;
+    }
     let mut seen = HashSet::new();
     let mut members = Vec::with_capacity(names.len());
     for name in &names {
@@ -183,7 +191,12 @@ fn check_broadcasts(report: &mut Report, groups: usize, around: &Surroundings<'_
         );
     }
     for (index, (network, line)) in around.networks.iter().zip(around.broadcast_lines).enumerate() {
-        let Some(network) = network.as_ref().filter(|network| !network.broadcast.is_empty()) else { continue };
+        let Some(network) = network else { continue };
+        let (what, way_out) = match network.bridging {
+            Some(_) => ("an Ethernet network", "or take another network for some of them"),
+            None if network.broadcast.is_empty() => continue,
+            None => ("`broadcast`", "or leave `broadcast` out"),
+        };
         let clients = || around.clients.iter().flatten().filter(|client| client.network == index);
         // The sender gets no copy.
         let others = clients().count().saturating_sub(1);
@@ -191,8 +204,8 @@ fn check_broadcasts(report: &mut Report, groups: usize, around: &Surroundings<'_
             report.error(
                 *line,
                 format!(
-                    "`broadcast` would copy a packet to {others} clients, but a packet in the network {:?} is copied {} times at \
-                     most; raise its `copies`, up to {MOST_COPIES}, or leave `broadcast` out",
+                    "{what} would copy a packet to {others} clients, but a packet in the network {:?} is copied {} times at \
+                     most; raise its `copies`, up to {MOST_COPIES}, {way_out}",
                     network.name, network.copies
                 ),
             );

@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-use super::status::{Client, Counts, Device, Interface, Nat, Queue, State, Status, Worker};
+use super::status::{Bridge, Client, Counts, Device, Interface, Nat, Queue, State, Status, Worker};
 
 /// The media type of what [`render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -25,6 +25,7 @@ pub fn render(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     mirror(&mut text, status)?;
     devices(&mut text, &status.devices)?;
     nats(&mut text, &status.nats)?;
+    bridges(&mut text, &status.bridges)?;
     clients(&mut text, status)
 }
 
@@ -59,6 +60,13 @@ const NATS: [Field<Nat>; 3] = [
     ("nat_resting_ports", "Ports that rest after their last use.", |nat| nat.resting),
     ("nat_sessions", "Pairs of a lent port and somebody outside.", |nat| nat.sessions),
 ];
+
+fn bridges(text: &mut Text<'_>, bridges: &[Bridge]) -> io::Result<()> {
+    text.family("mac_addresses", Kind::Gauge, "MAC addresses that are known in an Ethernet network.")?;
+    bridges
+        .iter()
+        .try_for_each(|bridge| text.sample("mac_addresses", &[("network", &*bridge.network)], bridge.stations))
+}
 
 fn nats(text: &mut Text<'_>, nats: &[Nat]) -> io::Result<()> {
     for (name, help, value) in NATS {

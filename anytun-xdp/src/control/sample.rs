@@ -44,6 +44,7 @@ pub(super) fn status() -> Status {
         services: vec![Service { name: "anycast".into(), address: [192, 0, 2, 53].into(), port: 4444, clients: 2 }],
         clients: vec![alice(), bob()],
         sequences: Sequences { exhausted_keys: 0, leases_written: 3, lease_failures: 0 },
+        bridges: vec![Bridge { network: "yard".into(), stations: 11 }],
         nats: vec![Nat {
             network: "office".into(),
             address: [192, 0, 2, 53].into(),
@@ -99,6 +100,7 @@ fn alice() -> Client {
         rx: Traffic { packets: 1234, bytes: 103_656 },
         tx: Traffic { packets: 66, bytes: 5544 },
         nat: Some(NatUsage { ports: 5, sessions: 6 }),
+        stations: Some(3),
         drops: counts(&[("bad-tag", 3), ("replayed", 1000)]),
     }
 }
@@ -114,6 +116,7 @@ fn bob() -> Client {
         rx: Traffic::default(),
         tx: Traffic::default(),
         nat: None,
+        stations: None,
         drops: Counts::new(),
         ..alice()
     }

@@ -123,6 +123,9 @@ fn head(status: &Status) -> String {
             thousands(service.clients)
         );
     }
+    for bridge in &status.bridges {
+        let _ = writeln!(text, "Ethernet {}: {} MAC addresses", bridge.network, thousands(bridge.stations));
+    }
     for nat in &status.nats {
         let _ = writeln!(
             text,
@@ -368,7 +371,9 @@ memory: 45.1 MB resident, UMEM 33.6 MB; XDP program 12
 sequence numbers: 3 leases written
 ICMP errors sent: time-exceeded 7, too-big 2
 routes: 12 by 6 rules, 2 neighbours known
+device office: the node is 10.9.0.1/24 in network office; 40 packets to the kernel, 50 from it
 service anycast: 192.0.2.53 port 4444, 2 clients
+Ethernet yard: 11 MAC addresses
 NAT of office: 192.0.2.53 ports 20000-29999, 7 lent, 2 at rest, 9 sessions
 
 INTERFACE  DRIVER  LINK  XDP ASKED  XDP GOT  QUEUE  WORKER  QUEUE ASKED  QUEUE GOT  WAKEUP  DROPPED  RX RING FULL  NO FILL FRAME

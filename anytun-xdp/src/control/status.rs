@@ -47,6 +47,9 @@ pub struct Status {
     /// The NATs of open networks.
     #[serde(default)]
     pub nats: Vec<Nat>,
+    /// The Ethernet networks.
+    #[serde(default)]
+    pub bridges: Vec<Bridge>,
     /// The clients, in the order of the configuration.
     pub clients: Vec<Client>,
     /// Sequence numbers and their leases.
@@ -250,6 +253,15 @@ pub struct Service {
     pub clients: u64,
 }
 
+/// An Ethernet network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Its name.
+    pub network: Arc<str>,
+    /// MAC addresses that are known, each in its VLAN.
+    pub stations: u64,
+}
+
 /// A NAT.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Nat {
@@ -293,6 +305,9 @@ pub struct Client {
     /// What it has of the NATs of its network; nothing in a network without any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<NatUsage>,
+    /// MAC addresses behind it; nothing in an IP network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stations: Option<u64>,
     /// Packets of this client that were dropped, by reason. Reasons that did not occur are left out.
     pub drops: Counts,
 }
@@ -406,12 +421,13 @@ mod tests {
             "nats": [{
                 "network": "office", "address": "192.0.2.53", "ports": "20000-29999", "mappings": 7, "resting": 2, "sessions": 9,
             }],
+            "bridges": [{"network": "yard", "stations": 11}],
             "clients": [
                 {
                     "name": "alice", "network": "office", "service": "anycast", "mux": 1,
                     "endpoint": "198.51.100.7:4444", "interface": "eth0", "vlan": [10], "last_seen_seconds_ago": 1.2,
                     "rx": {"packets": 1234, "bytes": 103_656}, "tx": {"packets": 66, "bytes": 5544},
-                    "nat": {"ports": 5, "sessions": 6},
+                    "nat": {"ports": 5, "sessions": 6}, "stations": 3,
                     "drops": {"bad-tag": 3, "replayed": 1000},
                 },
                 {

@@ -14,8 +14,8 @@ use super::running::{Running, WorkerView};
 use crate::config::XdpMode;
 use crate::control::source::{Readiness, Source};
 use crate::control::status::{
-    Client, Counts, Device, Interface, Io, Ledger, Memory, Mirror, Mode, Nat, NatUsage, Program, Queue, Service, State,
-    Status, Traffic, Worker, XskStatistics,
+    Bridge, Client, Counts, Device, Interface, Io, Ledger, Memory, Mirror, Mode, Nat, NatUsage, Program, Queue,
+    Service, State, Status, Traffic, Worker, XskStatistics,
 };
 use crate::kernel::{Link, LinkState, Mirrored};
 use crate::mode::icmp;
@@ -41,6 +41,7 @@ impl Source for Running {
             workers: self.workers.iter().enumerate().map(|numbered| worker(self, numbered)).collect(),
             services: tables.services.all().iter().map(service).collect(),
             nats: tables.nats.all().iter().map(|behind| nat(&tables, behind)).collect(),
+            bridges: bridges(&tables),
             clients: self.clients(&tables),
             sequences: self.leases.status(),
             mirror: mirror(&self.mirrored),
@@ -134,10 +135,10 @@ impl Running {
 
     fn clients(&self, tables: &Tables) -> Vec<Client> {
         let now = self.start.elapsed().as_millis() as u64;
-        tables.clients.iter().map(|client| self.client(tables, client, now)).collect()
+        (0..).zip(&tables.clients).map(|(number, client)| self.client(tables, number, client, now)).collect()
     }
 
-    fn client(&self, tables: &Tables, client: &table::Client, now: u64) -> Client {
+    fn client(&self, tables: &Tables, number: u32, client: &table::Client, now: u64) -> Client {
         let endpoint = client.track.endpoint.load();
         let totals = ClientTotals::sum(&client.counters);
         Client {
@@ -158,6 +159,7 @@ impl Running {
                     sessions: sum.sessions + u64::from(usage.sessions),
                 })
             }),
+            stations: tables.bridge(client.network).map(|bridge| bridge.behind(number) as u64),
             drops: totals.drops().map(|(verdict, count)| (Cow::from(verdict.name()), count)).collect(),
         }
     }
@@ -165,6 +167,16 @@ impl Running {
 
 fn network_name(tables: &Tables, network: u32) -> Arc<str> {
     tables.network_names.get(network as usize).cloned().unwrap_or_default()
+}
+
+fn bridges(tables: &Tables) -> Vec<Bridge> {
+    let numbered = (0..).zip(&tables.bridges);
+    let ethernets = numbered.filter_map(|(network, bridge)| Some((network, bridge.as_ref()?)));
+    let bridge = |(network, bridge): (u32, &Arc<table::Bridge>)| Bridge {
+        network: network_name(tables, network),
+        stations: bridge.stations() as u64,
+    };
+    ethernets.map(bridge).collect()
 }
 
 fn nat(tables: &Tables, behind: &Behind) -> Nat {

@@ -106,11 +106,16 @@ impl Running {
         self.program().flush_log();
     }
 
-    /// Takes away what has ended in the NATs. To be called about once a second.
-    pub(super) fn sweep_nats(&self) {
-        let now = self.start.elapsed().as_millis() as u64;
-        for behind in self.tables.load().nats.all() {
-            behind.nat().sweep(usize::MAX, now);
+    /// Takes away what has ended in the NATs, and MAC addresses that were not heard for long. To be called about once a
+    /// second.
+    pub(super) fn sweep(&self) {
+        let now = self.start.elapsed();
+        let tables = self.tables.load();
+        for behind in tables.nats.all() {
+            behind.nat().sweep(usize::MAX, now.as_millis() as u64);
+        }
+        for bridge in tables.bridges.iter().flatten() {
+            bridge.age(u32::try_from(now.as_secs()).unwrap_or(u32::MAX));
         }
     }
 

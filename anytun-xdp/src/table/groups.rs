@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Lpm;
+use super::{Lpm, NOBODY};
 use crate::config::{Config, Prefix};
 
 /// From here on, numbers that a network's [`Lpm`] leads to are those of groups: less than it are clients.
@@ -16,6 +16,8 @@ pub struct Groups {
     starts: Vec<u32>,
     /// Numbers of clients.
     members: Vec<u32>,
+    /// By network: the number of the group that all clients of an Ethernet network are members of.
+    everybody: Vec<u32>,
 }
 
 impl Groups {
@@ -31,17 +33,35 @@ impl Groups {
                 let clients = (0..).zip(&config.clients).filter(|(_, client)| client.network == index);
                 groups.add(networks.get_mut(index), (*address).into(), clients.map(|(number, _)| number));
             }
+            let everybody = network.bridging.map(|_| {
+                let clients = (0..).zip(&config.clients).filter(|(_, client)| client.network == index);
+                groups.push(clients.map(|(number, _)| number))
+            });
+            groups.everybody.push(everybody.unwrap_or(NOBODY));
         }
         groups
     }
 
     fn add(&mut self, network: Option<&mut Lpm>, address: IpAddr, members: impl Iterator<Item = u32>) {
         let length = if address.is_ipv4() { 32 } else { 128 };
+        let number = self.push(members);
         if let Some(network) = network {
-            network.insert(Prefix { address, length }, FIRST + self.starts.len() as u32);
+            network.insert(Prefix { address, length }, number);
         }
+    }
+
+    /// Adds a group; returns its number.
+    fn push(&mut self, members: impl Iterator<Item = u32>) -> u32 {
+        let number = FIRST + self.starts.len() as u32;
         self.starts.push(self.members.len() as u32);
         self.members.extend(members);
+        number
+    }
+
+    /// The number that leads to all clients of an Ethernet network; in any other to nobody.
+    #[inline]
+    pub fn everybody(&self, network: u32) -> u32 {
+        self.everybody.get(network as usize).copied().unwrap_or(NOBODY)
     }
 
     /// The members of the group that has a number: those of clients are nobody's.

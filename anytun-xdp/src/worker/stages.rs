@@ -18,7 +18,7 @@ use super::tell::tell;
 use super::{BATCH, Lane, outside};
 use crate::mode::{bridge, mss, tunnel};
 use crate::table::ways::{Asks, Ways};
-use crate::table::{KERNEL, NOBODY, OUTSIDE, Tables};
+use crate::table::{KERNEL, OUTSIDE, Tables};
 
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
@@ -153,7 +153,8 @@ fn route(
             let payload_type = u16::from_be_bytes(*payload_type);
             match tables.bridge(client.network) {
                 Some(bridge) => {
-                    bridge::route(bridge, NOBODY, packet.client, &client.track.floods, payload_type, payload, now)
+                    let everybody = tables.groups.everybody(client.network);
+                    bridge::route(bridge, everybody, packet.client, &client.track.floods, payload_type, payload, now)
                 }
                 None => tunnel::route(tables, packet.client, payload_type, payload, packet.tos),
             }
