@@ -47,12 +47,7 @@ pub fn route(tables: &Tables, network: u32, payload_type: u16, packet: &mut [u8]
 /// Turns the packet of the kernel at the start of `buffer` into the ICMP error about it, as [`icmp::answer`] does. The error
 /// comes from where the packet was to go: from an address of the node the kernel would not take it, and from any other it
 /// might not, as its route to that one leads elsewhere.
-pub fn answer(
-    buffer: &mut [u8],
-    payload_type: u16,
-    problem: Problem,
-    allowed: impl FnOnce() -> bool,
-) -> Option<usize> {
+pub fn answer(buffer: &mut [u8], payload_type: u16, problem: Problem, allowed: impl FnOnce() -> bool) -> Option<usize> {
     let sources = match Inner::new(payload_type, buffer).ok()?.0.ends() {
         Ends::V4 { destination, .. } => Sources { v4: Some(destination), v6: None },
         Ends::V6 { destination, .. } => Sources { v4: None, v6: Some(destination) },

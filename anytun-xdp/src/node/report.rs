@@ -14,8 +14,8 @@ use super::running::{Running, WorkerView};
 use crate::config::XdpMode;
 use crate::control::source::{Readiness, Source};
 use crate::control::status::{
-    Client, Counts, Device, Interface, Io, Ledger, Memory, Mirror, Mode, Program, Queue, Service, State, Status, Traffic,
-    Worker, XskStatistics,
+    Client, Counts, Device, Interface, Io, Ledger, Memory, Mirror, Mode, Program, Queue, Service, State, Status,
+    Traffic, Worker, XskStatistics,
 };
 use crate::kernel::{Link, LinkState, Mirrored};
 use crate::mode::icmp;

@@ -79,7 +79,9 @@ impl SlowPath {
             if !gone.is_empty() {
                 for &place in gone.iter().rev() {
                     let name = tuns.get(alive.remove(place)).map_or("", Tun::name);
-                    error!("the device {name} was deleted, and its network has no address of the node any more; restart the node");
+                    error!(
+                        "the device {name} was deleted, and its network has no address of the node any more; restart the node"
+                    );
                 }
                 watch = Watch::new(waker, alive.iter().filter_map(|&device| tuns.get(device)));
             }

@@ -6,8 +6,8 @@ use anytun_common::map::ServiceKey;
 use hashbrown::HashMap;
 
 use super::{
-    Client, ClientCounters, Devices, Inside, KERNEL, Lpm, NOWHERE, OUTSIDE, Own, Policy, Rate, Service, Services, Tables,
-    Track,
+    Client, ClientCounters, Devices, Inside, KERNEL, Lpm, NOWHERE, OUTSIDE, Own, Policy, Rate, Service, Services,
+    Tables, Track,
 };
 use crate::config::{self, Config, HostAddress, Open, Prefix};
 use crate::satp::lease::Sequences;

@@ -23,22 +23,21 @@ use crate::table::{KERNEL, OUTSIDE, Tables};
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
     pub(super) fn relay(&mut self, tables: &Tables, ways: &Ways, port: usize, now: u64, mut done: impl FnMut(Stage)) {
-        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, asks, local } = self;
+        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, asks, local } =
+            self;
         let asks = &*asks;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         open(&mut passage, crypto, port, now, &mut done);
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
-        passage.stage_to(|memory, packet, tables| {
-            match route(memory, packet, tables, ways, asks, port, now) {
-                Ok(_) if packet.route.to == KERNEL => {
-                    Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
-                }
-                Ok(fate) => fate,
-                Err(end) => {
-                    let mtu = outside::largest(memory, packet, ways);
-                    tell(memory, packet, tables, end.verdict, mtu, now)
-                        .map_or(Fate::Ended(end), |kind| Fate::Told(end, kind))
-                }
+        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, ways, asks, port, now) {
+            Ok(_) if packet.route.to == KERNEL => {
+                Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
+            }
+            Ok(fate) => fate,
+            Err(end) => {
+                let mtu = outside::largest(memory, packet, ways);
+                tell(memory, packet, tables, end.verdict, mtu, now)
+                    .map_or(Fate::Ended(end), |kind| Fate::Told(end, kind))
             }
         });
         done(Stage::Route);

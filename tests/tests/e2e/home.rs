@@ -136,7 +136,8 @@ fn reload() -> Result<()> {
     running.node.await_status("further prefixes", |status| status.config_generation == 2)?;
     ping(&running.lab.node, further, 3, 56)?;
     running.node.reload(&before.replace(&format!("{}/24", HOME[0]), "10.9.0.2/24"))?;
-    let status = running.node.await_status("a refusal", |status| status.last_reload.as_ref().is_some_and(|last| !last.ok))?;
+    let status =
+        running.node.await_status("a refusal", |status| status.last_reload.as_ref().is_some_and(|last| !last.ok))?;
     let message = status.last_reload.map(|reload| reload.message).unwrap_or_default();
     ensure!(message.contains("`address` or `device` of a [[network]] changed, which takes a restart"), "{message}");
     running.node.reload(&before)?;
