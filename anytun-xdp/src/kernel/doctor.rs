@@ -11,7 +11,7 @@ use aya::util::KernelVersion;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::{HostError, Link, RealTime, Xsk, privilege, program, queues, xsk};
+use super::{HostError, Link, RealTime, Xsk, privilege, program, queues, tun, xsk};
 use crate::config::{Config, Interface, Queues, Scheduling, XdpMode};
 
 /// XDP programs can be attached by links that go with the process since this kernel.
@@ -83,9 +83,20 @@ pub fn examine_all(config: &Config) -> Vec<Finding> {
         findings.push(Finding { severity: Severity::Fatal, what: says, mend: None });
     }
     findings.extend(real_time(config.node.scheduling));
+    findings.extend(devices(config));
     findings.extend(directory("state_dir", &config.node.state_dir));
     findings.extend(config.node.control.parent().and_then(|path| directory("control", path)));
     findings
+}
+
+/// Whether the devices can be made by which the kernel takes part in networks.
+fn devices(config: &Config) -> Option<Finding> {
+    let devices = config.devices();
+    let (_, first) = devices.first()?;
+    Some(match eaccess(Path::new(tun::CONTROL), AccessFlags::R_OK | AccessFlags::W_OK) {
+        Ok(()) => Finding::good(format!("{}: devices of networks can be made", tun::CONTROL)),
+        Err(error) => Finding::from_error(&tun::not_opened(&first.device, error.into())),
+    })
 }
 
 /// Looks at the host and at the interfaces of a configuration.

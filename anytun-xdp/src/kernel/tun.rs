@@ -89,7 +89,8 @@ fn set_interface(file: &File, name: &str) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn not_opened(device: &str, error: io::Error) -> HostError {
+/// Why [`CONTROL`] cannot be opened.
+pub(super) fn not_opened(device: &str, error: io::Error) -> HostError {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => HostError::Unsupported {
             interface: device.into(),

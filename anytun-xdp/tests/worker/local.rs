@@ -68,7 +68,7 @@ impl Home {
     }
 
     /// A packet of alice's, sent to the node.
-    fn from_alice(&mut self, source: Ipv4Addr, to: Ipv4Addr, length: usize) {
+    fn alice_sends(&mut self, source: Ipv4Addr, to: Ipv4Addr, length: usize) {
         let frame = self.bench.alice.send(source, to, length);
         self.bench.arrive(0, &frame);
     }
@@ -80,7 +80,7 @@ fn what_is_for_the_node_goes_to_the_kernel_as_it_was() {
     let alice = home.bench.alice.inner;
     home.bell.doze();
     for length in [20, 84, 1400] {
-        home.from_alice(alice, HOME, length);
+        home.alice_sends(alice, HOME, length);
         home.bench.turn();
     }
     let expected: Vec<_> = [20, 84, 1400].iter().map(|&length| inner(alice, HOME, 64, length)).collect();
@@ -95,14 +95,14 @@ fn a_full_slow_path_costs_what_goes_there_and_nothing_else() {
     let mut home = home("", 2, 512);
     let (alice, bob) = (home.bench.alice.inner, home.bench.bob.inner);
     for _ in 0..5 {
-        home.from_alice(alice, HOME, 84);
-        home.from_alice(alice, bob, 84);
+        home.alice_sends(alice, HOME, 84);
+        home.alice_sends(alice, bob, 84);
     }
     assert_eq!(home.bench.sent(1).len(), 5);
     let counts = [Verdict::Delivered, Verdict::SlowPathFull, Verdict::Forwarded].map(|it| home.bench.count(it));
     assert_eq!(counts, [2, 3, 5]);
     assert_eq!(home.delivered().len(), 2);
-    home.from_alice(alice, HOME, 84);
+    home.alice_sends(alice, HOME, 84);
     home.bench.turn();
     assert_eq!(home.delivered().len(), 1, "it goes on when there is room");
 }
@@ -112,16 +112,16 @@ fn only_what_a_client_may_send_reaches_the_kernel() {
     let mut home = home("kernel_routes = true", 8, 512);
     let (alice, bob) = (home.bench.alice.inner, home.bench.bob.inner);
     for source in [bob, HOME, NOBODY, HOST] {
-        home.from_alice(source, HOME, 84);
-        home.from_alice(source, HOST, 84);
-        home.from_alice(source, bob, 84);
+        home.alice_sends(source, HOME, 84);
+        home.alice_sends(source, HOST, 84);
+        home.alice_sends(source, bob, 84);
     }
     home.bench.turn();
     assert_eq!(home.bench.count(Verdict::ForeignSource), 12);
     assert_eq!(home.delivered(), Vec::<Vec<u8>>::new());
     // Behind the device there are the clients only, so the kernel would send this one back.
-    home.from_alice(alice, NOBODY, 84);
-    home.from_alice(alice, HOST, 84);
+    home.alice_sends(alice, NOBODY, 84);
+    home.alice_sends(alice, HOST, 84);
     home.bench.turn();
     assert_eq!(home.bench.count(Verdict::NoRoute), 1);
     assert_eq!(home.delivered(), [inner(alice, HOST, 64, 84)]);
@@ -201,7 +201,7 @@ fn the_kernel_is_told_by_the_address_that_it_sent_to() {
 fn errors_come_from_the_node_s_own_address() {
     let mut home = home("", 8, 512);
     let alice = home.bench.alice.inner;
-    home.from_alice(alice, NOBODY, 84);
+    home.alice_sends(alice, NOBODY, 84);
     let sent = home.bench.sent(0);
     let (_, answer) = home.bench.alice.open(&sent[0]);
     assert_eq!((&answer[12..16], &answer[20..22]), (&HOME.octets()[..], &[3, 0][..]));

@@ -118,6 +118,19 @@ fn wrong_devices() {
     }
 }
 
+#[test]
+fn what_no_client_has_goes_one_way() {
+    let text = network("address = \"10.9.0.1/24\"\nopen = \"routed\"\nkernel_routes = true");
+    assert_eq!(
+        refused(&text),
+        "node.toml:17: `kernel_routes` does not go with `open = \"routed\"`: both say where packets go that are for no \
+         client; leave one of them out"
+    );
+    let text = network("address = \"10.9.0.1/24\"\nopen = \"routed\"\nkernel_routes = false");
+    let networks = parsed(&text).unwrap().networks;
+    assert!(networks[0].open == Open::Routed && networks[0].local.is_some());
+}
+
 /// [`BASE`] with a second network, `lab`, that bob is in.
 fn two(office: &str, lab: &str) -> String {
     let text = format!("name = \"office\"\n{office}\n[[network]]\nname = \"lab\"\n{lab}");
