@@ -13,6 +13,7 @@ mod demo;
 mod direct;
 mod drops;
 mod endpoint;
+mod examples;
 mod generator;
 mod idle;
 mod ledger;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         overload::cases(),
         open::cases(),
         sizes::cases(),
+        examples::cases(),
     ];
     let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();
     let unprivileged = obstacle() == Some(Obstacle::NotRoot);
