@@ -23,6 +23,7 @@ mod overload;
 mod passing;
 mod refusal;
 mod reload;
+mod routed;
 mod scale;
 mod secrets;
 mod sizes;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         open::cases(),
         sizes::cases(),
         examples::cases(),
+        routed::cases(),
     ];
     let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();
     let unprivileged = obstacle() == Some(Obstacle::NotRoot);
