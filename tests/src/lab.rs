@@ -129,10 +129,7 @@ impl Lab {
         lab.link(0, "alice", &lab.clients[0])?;
         lab.address("link0", &lab.clients[0], "198.51.100", "2001:db8:1:", "1")?;
         if layout.one_interface {
-            let [alice, bob] = &lab.clients;
-            alice.ip(&format!("link add link eth0 name eth1 netns {} type macvlan mode bridge", bob.name()))?;
-            bob.ip("link set eth1 name eth0")?;
-            lab.attach(bob, "198.51.100", "2001:db8:1:", "2")?;
+            lab.move_in(Who::Alice, &lab.clients[1], 2)?;
         } else {
             lab.link(1, "bob", &lab.clients[1])?;
             lab.address("link1", &lab.clients[1], "203.0.113", "2001:db8:2:", "1")?;
@@ -143,6 +140,13 @@ impl Lab {
     /// The namespace of a client.
     pub fn client(&self, who: Who) -> &Namespace {
         &self.clients[who as usize]
+    }
+
+    /// Another host on a client's link: `host` is the last number of its outer addresses, 2 to 253.
+    pub fn neighbour(&self, of: Who, role: &str, host: u8) -> Result<Namespace> {
+        let namespace = Namespace::new(role)?;
+        self.move_in(of, &namespace, host)?;
+        Ok(namespace)
     }
 
     /// The node's end of a client's link.
@@ -235,6 +239,19 @@ impl Lab {
         self.node.ip(&format!("addr add {v6}:fe/64 dev {name} nodad"))?;
         self.node.ip(&format!("link set {name} up"))?;
         self.attach(client, v4, v6, host)
+    }
+
+    /// Connects a host with the link of a client (`macvlan`).
+    fn move_in(&self, of: Who, namespace: &Namespace, host: u8) -> Result<()> {
+        let name = namespace.name();
+        // Under a name that nothing has, until it is in its own namespace.
+        self.client(of).ip(&format!("link add link eth0 name next netns {name} type macvlan mode bridge"))?;
+        namespace.ip("link set next name eth0")?;
+        let (v4, v6) = match of {
+            Who::Alice => ("198.51.100", "2001:db8:1:"),
+            Who::Bob => ("203.0.113", "2001:db8:2:"),
+        };
+        self.attach(namespace, v4, v6, &format!("{host}"))
     }
 
     /// Gives a client its outer addresses and its routes.

@@ -13,6 +13,7 @@ mod demo;
 mod direct;
 mod drops;
 mod endpoint;
+mod examples;
 mod generator;
 mod groups;
 mod home;
@@ -25,6 +26,7 @@ mod overload;
 mod passing;
 mod refusal;
 mod reload;
+mod routed;
 mod scale;
 mod secrets;
 mod sizes;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
         groups::cases(),
         nat::cases(),
         sizes::cases(),
+        examples::cases(),
+        routed::cases(),
     ];
     let mut trials: Vec<Trial> = cases.into_iter().flatten().map(trial).collect();
     let unprivileged = obstacle() == Some(Obstacle::NotRoot);
