@@ -27,6 +27,8 @@ pub struct Config {
     pub xdp: &'static str,
     /// The services.
     pub services: Vec<Service>,
+    /// The kind of the network `office`.
+    pub kind: &'static str,
     /// What the network `office` says besides its name and kind, line by line.
     pub network: String,
     /// The clients; all of them are in the network `office`.
@@ -53,7 +55,7 @@ pub struct Client {
     pub service: String,
     /// Its MUX.
     pub mux: u16,
-    /// Its inner addresses, as host prefixes.
+    /// Its inner addresses, as host prefixes; none in an Ethernet network.
     pub addresses: Vec<IpAddr>,
     /// Keys and choices.
     pub crypto: Crypto,
@@ -79,6 +81,7 @@ impl Config {
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
             xdp: "native",
             services: Vec::new(),
+            kind: "ip",
             network: String::new(),
             clients: Vec::new(),
         }
@@ -110,7 +113,7 @@ impl Config {
                 toml += &format!("udp_checksum = \"{}\"\n", service.udp_checksum);
             }
         }
-        toml += "\n[[network]]\nname = \"office\"\nkind = \"ip\"\n";
+        toml += &format!("\n[[network]]\nname = \"office\"\nkind = \"{}\"\n", self.kind);
         if !self.mss_clamp {
             toml += "mss_clamp = false\n";
         }
@@ -129,14 +132,17 @@ impl Client {
             .iter()
             .map(|address| format!("\"{address}/{}\"", if address.is_ipv4() { 32 } else { 128 }))
             .collect();
+        let prefixes = match prefixes.as_slice() {
+            [] => String::new(),
+            some => format!("prefixes = [{}]\n", some.join(", ")),
+        };
         // Writing to a string cannot fail.
         let _ = write!(
             toml,
-            "\n[[client]]\nname = \"{}\"\nnetwork = \"office\"\nservice = \"{}\"\nmux = {}\nprefixes = [{}]\n{}",
+            "\n[[client]]\nname = \"{}\"\nnetwork = \"office\"\nservice = \"{}\"\nmux = {}\n{prefixes}{}",
             self.name,
             self.service,
             self.mux,
-            prefixes.join(", "),
             self.crypto.toml()
         );
     }

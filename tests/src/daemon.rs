@@ -45,7 +45,9 @@ pub struct Settings {
     pub port: u16,
     /// Where it sends: the service, or another daemon.
     pub remote: SocketAddr,
-    /// Inner addresses of its tun device.
+    /// `tun`, or `tap` in an Ethernet network.
+    pub device: &'static str,
+    /// Inner addresses of its device.
     pub inner: [IpAddr; 2],
     /// Keys and choices.
     pub crypto: Crypto,
@@ -86,7 +88,7 @@ impl Daemon {
             "-d",
             TUN,
             "-t",
-            "tun",
+            settings.device,
             "-n",
             &format!("{v4}/24"),
             "-e",

@@ -15,6 +15,8 @@ use crate::namespace::Namespace;
 
 /// EtherTypes of the payload.
 pub const IPV4: u16 = 0x0800;
+/// An Ethernet frame without FCS (protocol.md §3).
+pub const ETHERNET: u16 = 0x6558;
 
 /// How long a packet that must come may take, and how long one is waited for that must not.
 const REPLY: Duration = Duration::from_secs(5);

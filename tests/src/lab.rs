@@ -176,6 +176,7 @@ impl Lab {
             sender: 0,
             port: PORT,
             remote: service,
+            device: "tun",
             inner: who.inner(),
             crypto: crypto.clone(),
             window: 64,

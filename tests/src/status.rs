@@ -201,6 +201,9 @@ pub struct Client {
     pub rx: Traffic,
     /// To the client.
     pub tx: Traffic,
+    /// MAC addresses behind it, in an Ethernet network.
+    #[serde(default)]
+    pub stations: Option<u64>,
     /// Packets that were dropped, by verdict.
     pub drops: BTreeMap<String, u64>,
 }

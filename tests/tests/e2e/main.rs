@@ -13,6 +13,7 @@ mod demo;
 mod direct;
 mod drops;
 mod endpoint;
+mod ethernet;
 mod examples;
 mod generator;
 mod groups;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         open::cases(),
         groups::cases(),
         nat::cases(),
+        ethernet::cases(),
         sizes::cases(),
         examples::cases(),
         routed::cases(),
