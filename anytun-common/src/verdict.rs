@@ -91,7 +91,7 @@ verdicts! {
     NoNeighbour "no-neighbour" Dropped "the next hop was not known yet; the kernel was asked to find it",
     NoRoute "no-route" Dropped "no client of the network has a prefix with the inner destination",
     NoMember "no-member" Dropped "to a multicast group that no other client of the network is a member of",
-    CopiesLimit "copies-limit" Dropped "to a group or broadcast, when more packets than the worker keeps waited for being copied",
+    CopiesLimit "copies-limit" Dropped "to a group or broadcast: more waited for being copied than the worker keeps, or clients changed meanwhile",
     SameSide "same-side" Dropped "for a MAC address behind the client that sent it",
     MacLimit "mac-limit" Dropped "from a new MAC address, but as many as may be are behind the client",
     MacTableFull "mac-table-full" Dropped "from a new MAC address, for which the network has no room",

@@ -100,8 +100,11 @@ impl Groups {
             groups._daemons.push(daemon);
         }
         for place in 0..OTHERS.len() {
-            until("the client reaches alice", PATIENCE, || {
-                Ok(ping(groups.namespace(place), Who::Alice.inner()[0], 1, 56).ok())
+            // Until both have spoken the node has nowhere to send to.
+            until("a client and alice reach each other", PATIENCE, || {
+                let there = ping(groups.namespace(place), Who::Alice.inner()[0], 1, 56);
+                let back = ping(groups.lab.client(Who::Alice), address(place).into(), 1, 56);
+                Ok(there.and(back).ok())
             })?;
         }
         Ok(groups)
