@@ -89,7 +89,9 @@ fn the_full_example_is_read() {
 fn what_the_readme_shows_is_read_and_shows_the_defaults() {
     let readme = include_str!("../../../../README.md");
     let text = readme.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
-    let (readme, base) = (parsed(text).unwrap(), parsed(BASE).unwrap());
+    // An address of the node is the one thing of a network that has no default.
+    let home = "name = \"office\"\naddress = [\"10.9.0.1/24\", \"fd00:9::1/64\"]";
+    let (readme, base) = (parsed(text).unwrap(), parsed(&base_with("name = \"office\"", home)).unwrap());
     assert_eq!(readme.warnings, []);
     assert_eq!(readme.node, Node { metrics: readme.node.metrics, ..base.node });
     assert_eq!(
