@@ -1,6 +1,7 @@
 //! The table of contents of the program: what starts, in which order, and how it stops.
 
 mod leases;
+mod path;
 mod reload;
 mod report;
 mod running;

@@ -53,6 +53,9 @@ pub struct Status {
     pub sequences: Sequences,
     /// The mirror of the kernel's routes and neighbours.
     pub mirror: Mirror,
+    /// ICMP errors about tunnel packets that were too big, by what became of them.
+    #[serde(default)]
+    pub path_errors: Counts,
 }
 
 /// What a node is doing.
@@ -273,6 +276,10 @@ pub struct Client {
     pub endpoint: Option<SocketAddr>,
     /// The interface of its last authentic packet.
     pub interface: Option<Arc<str>>,
+    /// Octets of the largest IP packet that the way to its endpoint takes; none when no router told of less than the interface
+    /// sends.
+    #[serde(default)]
+    pub path_mtu: Option<u16>,
     /// The VLAN IDs of its last authentic packet, the outer one first.
     pub vlan: Vec<u16>,
     /// Seconds since its last authentic packet.
@@ -380,14 +387,14 @@ mod tests {
             "clients": [
                 {
                     "name": "alice", "network": "office", "service": "anycast", "mux": 1,
-                    "endpoint": "198.51.100.7:4444", "interface": "eth0", "vlan": [10], "last_seen_seconds_ago": 1.2,
+                    "endpoint": "198.51.100.7:4444", "interface": "eth0", "path_mtu": 1400, "vlan": [10], "last_seen_seconds_ago": 1.2,
                     "rx": {"packets": 1234, "bytes": 103_656}, "tx": {"packets": 66, "bytes": 5544},
                     "nat": {"ports": 5, "sessions": 6},
                     "drops": {"bad-tag": 3, "replayed": 1000},
                 },
                 {
                     "name": "bob", "network": "office", "service": "anycast", "mux": 2,
-                    "endpoint": null, "interface": null, "vlan": [], "last_seen_seconds_ago": null,
+                    "endpoint": null, "interface": null, "path_mtu": null, "vlan": [], "last_seen_seconds_ago": null,
                     "rx": {"packets": 0, "bytes": 0}, "tx": {"packets": 0, "bytes": 0}, "drops": {},
                 },
             ],
@@ -395,6 +402,7 @@ mod tests {
             "mirror": {
                 "rules": 6, "routes": 12, "neighbours": 2, "listings": 5, "resynchronisations": 1, "neighbours_asked": 4,
             },
+            "path_errors": {"accepted": 2, "not-sent": 5},
         });
         let status = sample::status();
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);

@@ -10,6 +10,7 @@ mod backlog;
 pub mod doctor;
 mod error;
 mod ethtool;
+mod icmp;
 mod link;
 pub mod memory;
 mod mirror;
@@ -22,6 +23,7 @@ mod xsk;
 
 pub use attachment::Attachment;
 pub use error::HostError;
+pub use icmp::{IcmpError, IcmpErrors};
 pub use link::{Attached, Link, LinkState};
 pub use mirror::{Mirror, MirrorCounters, Mirrored};
 pub use program::{Inside, Program, Steered, TestRun};

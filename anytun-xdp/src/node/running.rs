@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
 use super::leases::Leases;
+use super::path::PathErrors;
 use super::reload::{Fixed, Reloads};
 use crate::config::{Scheduling, XdpMode};
 use crate::control::health::Progress;
@@ -37,6 +38,7 @@ pub(super) struct Running {
     pub(super) fixed: Fixed,
     pub(super) reloads: Reloads,
     pub(super) leases: Leases,
+    pub(super) path_errors: PathErrors,
     /// Tells all threads but those of the control side to end.
     pub(super) stop: AtomicBool,
     pub(super) ready: AtomicBool,

@@ -12,7 +12,7 @@ use super::StartError;
 use super::running::Running;
 use crate::control::server::Server;
 use crate::control::signals::{Signal, Signals};
-use crate::kernel::{Mirror, RealTime, Waker, Xsk};
+use crate::kernel::{IcmpErrors, Mirror, RealTime, Waker, Xsk};
 use crate::worker::Worker;
 
 /// How long threads may take to end; a worker gives the kernel a second to send what was handed over.
@@ -26,7 +26,7 @@ pub(super) type Started = ((String, JoinHandle<()>), Waker);
 
 /// All threads of a node but those that take signals.
 pub(super) struct Threads {
-    /// Workers, the lease thread and the mirror, with what they are called.
+    /// Workers, the lease thread, the mirror and what learns path MTUs, with what they are called.
     threads: Vec<(String, JoinHandle<()>)>,
     wakers: Vec<Waker>,
     server: Server,
@@ -45,11 +45,12 @@ impl Threads {
     pub(super) fn start(
         node: &Arc<Running>,
         (mirror, waker): Started,
+        errors: IcmpErrors,
         sockets: Vec<Xsk>,
         real_time: Option<RealTime>,
         serve: impl FnOnce() -> Result<Server, StartError>,
     ) -> Result<Self, StartError> {
-        let wakers = sockets.iter().map(Xsk::waker).chain([waker]).collect();
+        let wakers = sockets.iter().map(Xsk::waker).chain([waker, errors.waker()]).collect();
         let own = node.clone();
         let mut threads = vec![mirror, spawn("leases".into(), move || own.keep_leases())?];
         real_time.as_ref().map_or(Ok(()), RealTime::give_way)?;
@@ -60,6 +61,8 @@ impl Threads {
             threads.push(spawn(format!("worker-{index}"), body)?);
         }
         drop(real_time);
+        let own = node.clone();
+        threads.push(spawn("paths".into(), move || own.learn_paths(&errors))?);
         let server = serve()?;
         Ok(Self { threads, wakers, server })
     }
