@@ -145,6 +145,8 @@ pub struct Track {
     pub endpoint: EndpointCell,
     /// The ICMP errors it may be sent.
     pub errors: Allowance,
+    /// The ICMP errors that hosts outside may be sent about packets to it.
+    pub errors_outside: Allowance,
 }
 
 impl Track {

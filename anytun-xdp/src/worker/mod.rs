@@ -173,7 +173,7 @@ impl<I: PacketIo> Worker<I> {
             if received > 0 {
                 lane.relay(tables, ways, port, now, &mut done);
                 lane.transmit(tables);
-                lane.send_fragments(tables, now);
+                lane.send_fragments(tables, ways, now);
                 done(Stage::Transmit);
                 total += received;
             }

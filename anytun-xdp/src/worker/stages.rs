@@ -13,7 +13,6 @@ use super::passage::{Fate, Passage, account, client_of, counters};
 use super::room::Room;
 use super::sealing::seal;
 use super::stage::Stage;
-use super::tell::tell;
 use super::{BATCH, Lane, outside};
 use crate::mode::{mss, tunnel};
 use crate::table::ways::{Asks, Ways};
@@ -28,14 +27,11 @@ impl<I: PacketIo> Lane<I> {
         open(&mut passage, crypto, port, now, &mut done);
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
         passage.stage_to(|memory, packet, tables| {
-            route(memory, packet, tables, ways, asks, port, now).unwrap_or_else(|end| {
-                let mtu = outside::largest(memory, packet, tables, ways);
-                tell(memory, packet, tables, end.verdict, mtu, now)
-                    .map_or(Fate::Ended(end), |kind| Fate::Told(end, kind))
-            })
+            route(memory, packet, tables, ways, asks, port, now)
+                .unwrap_or_else(|end| outside::otherwise(memory, packet, tables, ways, asks, end, now))
         });
         done(Stage::Route);
-        seal(&mut passage, crypto, identification, now, &mut done);
+        seal(&mut passage, ways, asks, crypto, identification, now, &mut done);
         let (leave, aside) = passage.end();
         pass_on(io, received, packets, leave, outboxes, |io, place, frame, packet| {
             if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }

@@ -13,7 +13,7 @@ use anytun_xdp::worker::memory::Kernel;
 use crate::bench::{Bench, CONFIG, build, inner};
 
 /// Octets of the largest inner packet in an MTU of 1500: without IPv4, UDP, SATP, payload type and tag.
-const LARGEST: usize = 1500 - 20 - 8 - 8 - 2 - 10;
+pub(crate) const LARGEST: usize = 1500 - 20 - 8 - 8 - 2 - 10;
 const DUMMY: [u8; 4] = [192, 0, 0, 8];
 
 /// `packet` with other flags and offset.
@@ -141,7 +141,7 @@ fn a_flood_is_told_no_more_than_the_rate_allows_and_others_are_told_still() {
 }
 
 /// Puts fragments together by their offsets; panics where they do not fit.
-fn reassembled(fragments: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn reassembled(fragments: &[Vec<u8>]) -> Vec<u8> {
     let mut packet = Vec::new();
     for (place, fragment) in fragments.iter().enumerate() {
         let flags = u16::from_be_bytes([fragment[6], fragment[7]]);

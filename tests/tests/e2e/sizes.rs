@@ -234,6 +234,7 @@ fn narrow(outer: usize) -> Result<()> {
     let (arrived, text) = ping(&way.running, &format!("-M do -s {}", first - 28), bob[0])?;
     ensure!(!arrived, "{first} octets passed a link that takes {NARROW}: {text}");
     way.await_path()?;
+    ensure!(far_errors(&way.router, outer)? > 0, "the router found nothing too large");
     for (to, headers) in bob.into_iter().zip([28, 48]).take(1 + outer) {
         for size in [largest - 1, largest] {
             let (arrived, text) = ping(&way.running, &format!("-M do -s {}", size - headers), to)?;
