@@ -2,6 +2,7 @@
 
 mod devices;
 mod leases;
+mod path;
 mod reload;
 mod report;
 mod running;

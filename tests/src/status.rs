@@ -34,6 +34,8 @@ pub struct Status {
     pub sequences: Sequences,
     /// The devices of networks.
     pub devices: Vec<Device>,
+    /// ICMP errors about tunnel packets, by what became of them.
+    pub path_errors: BTreeMap<String, u64>,
 }
 
 /// Leases of sequence numbers.
@@ -118,6 +120,8 @@ pub struct Queue {
 /// A worker.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Worker {
+    /// The sender ID it seals with.
+    pub sender_id: u16,
     /// How it is scheduled.
     pub scheduling: Scheduling,
     /// Where its frames are.
@@ -197,6 +201,8 @@ pub struct Client {
     pub name: String,
     /// Address and port it was last heard from.
     pub endpoint: Option<String>,
+    /// The path MTU to it, if one was learned.
+    pub path_mtu: Option<u16>,
     /// From the client.
     pub rx: Traffic,
     /// To the client.

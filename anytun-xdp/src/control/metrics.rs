@@ -52,7 +52,8 @@ fn mirror(text: &mut Text<'_>, status: &Status) -> io::Result<()> {
         text.family(name, kind, help)?;
         text.sample(name, &[], value)?;
     }
-    Ok(())
+    text.family("path_errors_total", Kind::Counter, "ICMP errors about tunnel packets that were too big.")?;
+    text.counts("path_errors_total", &[], "outcome", &status.path_errors)
 }
 
 const NATS: [Field<Nat>; 3] = [

@@ -63,6 +63,7 @@ pub(super) fn status() -> Status {
             injected: 50,
             overrun: 3,
         }],
+        path_errors: counts(&[("accepted", 2), ("not-sent", 5)]),
     }
 }
 
@@ -95,6 +96,7 @@ fn alice() -> Client {
         mux: 1,
         endpoint: Some(([198, 51, 100, 7], 4444).into()),
         interface: Some("eth0".into()),
+        path_mtu: Some(1400),
         vlan: vec![10],
         last_seen_seconds_ago: Some(1.2),
         rx: Traffic { packets: 1234, bytes: 103_656 },
@@ -111,6 +113,7 @@ fn bob() -> Client {
         mux: 2,
         endpoint: None,
         interface: None,
+        path_mtu: None,
         vlan: vec![],
         last_seen_seconds_ago: None,
         rx: Traffic::default(),

@@ -59,6 +59,9 @@ pub struct Status {
     /// The devices by which the kernel takes part in networks, by name.
     #[serde(default)]
     pub devices: Vec<Device>,
+    /// ICMP errors about tunnel packets that were too big, by what became of them.
+    #[serde(default)]
+    pub path_errors: Counts,
 }
 
 /// What a node is doing.
@@ -294,6 +297,10 @@ pub struct Client {
     pub endpoint: Option<SocketAddr>,
     /// The interface of its last authentic packet.
     pub interface: Option<Arc<str>>,
+    /// Octets of the largest IP packet that the way to its endpoint takes; none when no router told of less than the interface
+    /// sends.
+    #[serde(default)]
+    pub path_mtu: Option<u16>,
     /// The VLAN IDs of its last authentic packet, the outer one first.
     pub vlan: Vec<u16>,
     /// Seconds since its last authentic packet.
@@ -425,14 +432,14 @@ mod tests {
             "clients": [
                 {
                     "name": "alice", "network": "office", "service": "anycast", "mux": 1,
-                    "endpoint": "198.51.100.7:4444", "interface": "eth0", "vlan": [10], "last_seen_seconds_ago": 1.2,
+                    "endpoint": "198.51.100.7:4444", "interface": "eth0", "path_mtu": 1400, "vlan": [10], "last_seen_seconds_ago": 1.2,
                     "rx": {"packets": 1234, "bytes": 103_656}, "tx": {"packets": 66, "bytes": 5544},
                     "nat": {"ports": 5, "sessions": 6}, "stations": 3,
                     "drops": {"bad-tag": 3, "replayed": 1000},
                 },
                 {
                     "name": "bob", "network": "office", "service": "anycast", "mux": 2,
-                    "endpoint": null, "interface": null, "vlan": [], "last_seen_seconds_ago": null,
+                    "endpoint": null, "interface": null, "path_mtu": null, "vlan": [], "last_seen_seconds_ago": null,
                     "rx": {"packets": 0, "bytes": 0}, "tx": {"packets": 0, "bytes": 0}, "drops": {},
                 },
             ],
@@ -444,6 +451,7 @@ mod tests {
                 "name": "office", "network": "office", "addresses": ["10.9.0.1/24"], "delivered": 40, "refused": 0,
                 "injected": 50, "overrun": 3,
             }],
+            "path_errors": {"accepted": 2, "not-sent": 5},
         });
         let status = sample::status();
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);

@@ -11,6 +11,8 @@ use crate::table::Sources;
 
 /// Octets of the longest error in IPv4 (RFC 1812 §4.3.2.3). In IPv6 it is what every link carries (RFC 4443 §2.4 c).
 const LONGEST_V4: usize = 576;
+/// Octets that every way takes in IPv4 (RFC 791 §3.2). Less is no size of a way that there is, and no sender heeds it (RFC 1191 §3).
+const LEAST_V4: usize = 68;
 /// What errors in IPv4 come from when the node has no address in the network (RFC 7600 §4.8).
 const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// Time to live and hop limit of errors.
@@ -43,7 +45,7 @@ pub enum Problem {
 
 impl Problem {
     /// The problem behind a verdict; `mtu` are the octets of the largest packet that the way takes. Nothing when the sender
-    /// of a packet with this verdict is told nothing.
+    /// of a packet with this verdict is told nothing, as when the way has gone that it was too large for.
     #[inline]
     pub const fn of(verdict: Verdict, mtu: usize) -> Option<Self> {
         match verdict {
@@ -52,7 +54,7 @@ impl Problem {
             Verdict::NoEndpoint => Some(Problem::NoHost),
             // RFC 6888 §3, of mappings that cannot be made.
             Verdict::NatLimit | Verdict::NatPortsExhausted | Verdict::NatTableFull => Some(Problem::NoHost),
-            Verdict::TooBig => Some(Problem::TooBig { mtu }),
+            Verdict::TooBig if mtu >= LEAST_V4 => Some(Problem::TooBig { mtu }),
             _ => None,
         }
     }

@@ -13,7 +13,8 @@ use crate::table::{Behind, Client, OUTSIDE, Tables};
 
 /// Routes a packet that came from outside as it is: finds the client of an open network that its destination leads to, by
 /// its prefixes or behind a NAT, refuses a source that is a client's of that network, who would seem to have sent it, and
-/// counts the hop. When checksums may be `partial`, they are completed. `now` is in milliseconds since the node started.
+/// counts the hop. When checksums may be `partial`, they are completed. `now` is in milliseconds since the node started. When
+/// the last hop is used up, the route is there all the same: it says whom the packet was for.
 #[inline]
 pub fn inward(
     tables: &Tables,
@@ -21,7 +22,8 @@ pub fn inward(
     packet: &mut [u8],
     partial: bool,
     now: u64,
-) -> Result<Route, Verdict> {
+    route: &mut Route,
+) -> Result<(), Verdict> {
     let nats = if tables.nats.all().is_empty() { None } else { ends(packet) };
     let nats = nats.map_or(&[][..], |(_, destination)| tables.nats.at(&destination));
     let behind = match nats {
@@ -43,15 +45,15 @@ pub fn inward(
     if source(network, &ends) != Some(OUTSIDE) {
         return Err(Verdict::ForeignSource);
     }
+    *route = Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() };
     inner.hop()?;
-    let route = Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() };
     if partial
         && behind.is_none()
         && let Some(packet) = packet.get_mut(..length)
     {
         partial::complete(packet);
     }
-    Ok(route)
+    Ok(())
 }
 
 /// Translates a packet for the address of `nats` by the one whose port it is for; returns the client's number. A packet that

@@ -5,7 +5,7 @@ use anytun_common::map::ServiceKey;
 use anytun_common::wire::satp::{self, Header};
 use anytun_common::wire::{Bytes, checksum, icmp, icmpv6, ipv4, ipv6, mapped, udp};
 
-use crate::table::{Client, Endpoint, Tables};
+use crate::table::{Endpoint, Tables};
 
 /// Octets that every host takes in IPv4: no router that means well says less (RFC 791 §3.1, RFC 2923 §3).
 pub const LEAST_V4: usize = 576;
@@ -72,29 +72,71 @@ impl TooBig {
         Some(Self { mtu, service: ServiceKey::new(source, source_port), address, port, header: header.flatten() })
     }
 
-    /// The client that the quoted packet was for: one of the service that is where the packet was going, and has the MUX if
-    /// that is quoted. Without, every client is looked at.
-    pub fn client<'a>(&self, tables: &'a Tables) -> Option<&'a Client> {
-        let number = tables.services.position(&self.service)?;
-        let is_there = |client: &&Client| {
-            let endpoint = client.track.endpoint.load();
-            client.service == number
-                && endpoint.is_some_and(|Endpoint { address, port, .. }| (address, port) == (self.address, self.port))
+    /// Notes the MTU for the client that the quoted packet was for, `now` milliseconds after the node started, if it can have
+    /// been sent: to a client of that service and MUX, which is at that address and port, and with a number that the client
+    /// was sent lately. Who is not on the way does not know that number (RFC 5927 §4.1 for TCP).
+    pub fn learn(&self, tables: &Tables, now: u64) -> Heard {
+        let Some(service) = tables.services.find(&self.service) else { return Heard::Foreign };
+        let Some(header) = self.header else { return Heard::ShortQuote };
+        let number = service.client(header.mux);
+        let Some(client) = number.and_then(|client| tables.clients.get(client as usize)) else {
+            return Heard::UnknownClient;
         };
-        match self.header {
-            Some(header) => {
-                let client = tables.services.find(&self.service)?.client(header.mux)?;
-                tables.clients.get(client as usize).filter(is_there)
-            }
-            None => tables.clients.iter().find(is_there),
+        let is_there = |endpoint: Endpoint| (endpoint.address, endpoint.port) == (self.address, self.port);
+        if !client.track.endpoint.load().is_some_and(is_there) {
+            return Heard::Elsewhere;
         }
+        if !client.sequences.iter().any(|sequence| sequence.was_taken_lately(header.sender, header.sequence)) {
+            return Heard::NotSent;
+        }
+        if client.track.path.learn(self.address, self.mtu, now) { Heard::Accepted } else { Heard::Known }
     }
+}
 
-    /// Notes the MTU for the client that the quoted packet was for, `now` milliseconds after the node started. Returns the
-    /// client whose MTU it is from now on.
-    pub fn learn<'a>(&self, tables: &'a Tables, now: u64) -> Option<&'a Client> {
-        let client = self.client(tables)?;
-        client.track.path.learn(self.address, self.mtu, now).then_some(client)
+/// What becomes of an error about a packet that was too big. The discriminant is the index of the counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// It tells the MTU of the way to a client from now on.
+    Accepted,
+    /// A smaller MTU is known already.
+    Known,
+    /// It is damaged, or not about a packet of a service that was too big.
+    Foreign,
+    /// It quotes too little to be checked.
+    ShortQuote,
+    /// No client of the service has the MUX.
+    UnknownClient,
+    /// The client is not where the packet was going.
+    Elsewhere,
+    /// The client was not sent that number lately.
+    NotSent,
+}
+
+impl Heard {
+    /// All, in the order of the counters.
+    pub const ALL: &[Heard] = &[
+        Heard::Accepted,
+        Heard::Known,
+        Heard::Foreign,
+        Heard::ShortQuote,
+        Heard::UnknownClient,
+        Heard::Elsewhere,
+        Heard::NotSent,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The name used in `status` and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Heard::Accepted => "accepted",
+            Heard::Known => "known",
+            Heard::Foreign => "foreign",
+            Heard::ShortQuote => "short-quote",
+            Heard::UnknownClient => "unknown-client",
+            Heard::Elsewhere => "elsewhere",
+            Heard::NotSent => "not-sent",
+        }
     }
 }
 

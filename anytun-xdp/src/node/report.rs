@@ -46,6 +46,7 @@ impl Source for Running {
             sequences: self.leases.status(),
             mirror: mirror(&self.mirrored),
             devices: self.devices.iter().map(device).collect(),
+            path_errors: self.path_errors.counts(),
         }
     }
 
@@ -148,6 +149,7 @@ impl Running {
             mux: client.mux,
             endpoint: endpoint.map(|endpoint| SocketAddr::new(address(endpoint.address), endpoint.port)),
             interface: endpoint.and_then(|e| self.links.get(usize::from(e.slot))).map(|link| link.name.as_str().into()),
+            path_mtu: endpoint.and_then(|endpoint| client.track.path.get(endpoint.address, now)),
             vlan: endpoint.map(|endpoint| endpoint.tags.ids().collect()).unwrap_or_default(),
             last_seen_seconds_ago: client.track.last_heard().map(|heard| now.saturating_sub(heard) as f64 / 1000.0),
             rx: Traffic { packets: totals.rx_packets, bytes: totals.rx_octets },

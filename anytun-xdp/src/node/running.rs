@@ -10,6 +10,7 @@ use crossbeam::utils::CachePadded;
 
 use super::devices::{Administration, DeviceView};
 use super::leases::Leases;
+use super::path::PathErrors;
 use super::reload::{Fixed, Reloads};
 use crate::config::{Scheduling, XdpMode};
 use crate::control::health::Progress;
@@ -41,6 +42,7 @@ pub(super) struct Running {
     pub(super) devices: Vec<DeviceView>,
     /// Changes the devices; nothing without one, and when the node stops.
     pub(super) administration: Mutex<Option<Administration>>,
+    pub(super) path_errors: PathErrors,
     /// Tells all threads but those of the control side to end.
     pub(super) stop: AtomicBool,
     pub(super) ready: AtomicBool,

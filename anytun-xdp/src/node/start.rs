@@ -12,6 +12,7 @@ use tracing::{error, warn};
 use super::StartError;
 use super::devices::Devices;
 use super::leases::Leases;
+use super::path::PathErrors;
 use super::reload::{Fixed, Reloads, steered};
 use super::running::{Running, WorkerView};
 use super::threads::Threads;
@@ -19,7 +20,7 @@ use crate::config::{self, Config, Scheduling};
 use crate::control::health::Progress;
 use crate::control::server::Listeners;
 use crate::control::signals::{Handlers, Signals};
-use crate::kernel::{HostError, Link, Mirror, PortSpec, Program, RealTime, Xsk, memory, privilege, queues};
+use crate::kernel::{HostError, IcmpErrors, Link, Mirror, PortSpec, Program, RealTime, Xsk, memory, privilege, queues};
 use crate::table::{Host, Tables};
 
 /// How long a worker may stand still before the node calls itself unhealthy; its longest sleep is a second.
@@ -47,7 +48,8 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
             return Err(error.into());
         }
     };
-    let Prepared { links, mirror, program, program_id, sockets, workers, scheduling, listeners, devices } = prepared;
+    let Prepared { links, mirror, errors, program, program_id, sockets, workers, scheduling, listeners, devices } =
+        prepared;
     let host = Host {
         workers: workers.len(),
         mtus: links.iter().map(|link| link.mtu as usize).collect(),
@@ -71,6 +73,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
         leases,
         devices: Devices::views(&config),
         administration: Mutex::default(),
+        path_errors: PathErrors::default(),
         stop: AtomicBool::new(false),
         ready: AtomicBool::new(false),
         draining: AtomicBool::new(false),
@@ -79,7 +82,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
     });
     drop(config);
     memory::give_back();
-    match launch(&node, handlers, listeners, mirror, sockets, devices) {
+    match launch(&node, handlers, listeners, mirror, errors, sockets, devices) {
         Ok((signals, threads)) => Ok(Started { node, signals, threads }),
         Err(error) => {
             node.detach();
@@ -106,6 +109,7 @@ fn close_again(leases: &Leases) {
 struct Prepared {
     links: Vec<Link>,
     mirror: Mirror,
+    errors: IcmpErrors,
     program: Program,
     program_id: u32,
     sockets: Vec<Xsk>,
@@ -128,6 +132,7 @@ impl Prepared {
         let sender_ids = config.sender_ids(queues.len())?;
         links.iter().try_for_each(Link::refuse_foreign_program)?;
         let mirror = Mirror::open(&links)?;
+        let errors = IcmpErrors::open()?;
         let listeners = Listeners::bind(&config.node.control, config.node.metrics)?;
         let mut program = Program::load()?;
         for (slot, link) in links.iter().enumerate() {
@@ -138,7 +143,18 @@ impl Prepared {
         let view = |(xsk, id)| view(xsk, id, links.len());
         let workers = sockets.iter().zip(sender_ids).map(view).collect::<Result<_, _>>()?;
         let devices = Devices::make(config, &links)?;
-        Ok(Self { program_id: program.id()?, links, mirror, program, sockets, workers, scheduling, listeners, devices })
+        Ok(Self {
+            program_id: program.id()?,
+            links,
+            mirror,
+            errors,
+            program,
+            sockets,
+            workers,
+            scheduling,
+            listeners,
+            devices,
+        })
     }
 }
 
@@ -179,6 +195,7 @@ fn launch(
     handlers: Handlers,
     listeners: Listeners,
     mirror: Mirror,
+    errors: IcmpErrors,
     sockets: Vec<Xsk>,
     devices: Devices,
 ) -> Result<(Signals, Threads), StartError> {
@@ -192,7 +209,8 @@ fn launch(
     let real_time = (node.scheduling == Scheduling::Fifo).then(RealTime::begin).transpose()?;
     // Before any other thread starts: each has capabilities of its own.
     privilege::drop_capabilities()?;
-    let threads = Threads::start(node, (mirror, local), sockets, real_time, || Ok(listeners.serve(node.clone())?))?;
+    let threads =
+        Threads::start(node, (mirror, local), errors, sockets, real_time, || Ok(listeners.serve(node.clone())?))?;
     let signals = handlers.listen().context("starting the thread that takes signals")?;
     node.ready.store(true, Ordering::Release);
     Ok((signals, threads))

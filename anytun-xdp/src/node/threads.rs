@@ -14,7 +14,7 @@ use super::running::{Running, lock};
 use super::slow::SlowPath;
 use crate::control::server::Server;
 use crate::control::signals::{Signal, Signals};
-use crate::kernel::{Mirror, RealTime, Tun, Waker, Xsk};
+use crate::kernel::{IcmpErrors, Mirror, RealTime, Tun, Waker, Xsk};
 use crate::worker::Worker;
 
 /// How long threads may take to end; a worker gives the kernel a second to send what was handed over.
@@ -61,11 +61,12 @@ impl Threads {
     pub(super) fn start(
         node: &Arc<Running>,
         ((mirror, waker), local): (Started, Option<(Thread, SlowPath)>),
+        errors: IcmpErrors,
         sockets: Vec<Xsk>,
         real_time: Option<RealTime>,
         serve: impl FnOnce() -> Result<Server, StartError>,
     ) -> Result<Self, StartError> {
-        let mut wakers: Vec<Waker> = sockets.iter().map(Xsk::waker).chain([waker]).collect();
+        let mut wakers: Vec<Waker> = sockets.iter().map(Xsk::waker).chain([waker, errors.waker()]).collect();
         let (administrator, mut slow) = local.unzip();
         let own = node.clone();
         let mut threads = vec![mirror, spawn("leases".into(), move || own.keep_leases())?];
@@ -85,6 +86,8 @@ impl Threads {
             let own = node.clone();
             threads.push(spawn("slow-path".into(), move || slow.run(&own.stop))?);
         }
+        let own = node.clone();
+        threads.push(spawn("paths".into(), move || own.learn_paths(&errors))?);
         let server = serve()?;
         Ok(Self { threads, wakers, server })
     }

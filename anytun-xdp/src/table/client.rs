@@ -147,6 +147,8 @@ pub struct Track {
     pub errors: Allowance,
     /// The frames to everybody that it may send, in an Ethernet network.
     pub floods: Allowance,
+    /// The ICMP errors that hosts outside may be sent about packets to it.
+    pub errors_outside: Allowance,
 }
 
 impl Track {

@@ -10,7 +10,7 @@ use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
 use super::BATCH;
 use crate::mode::encapsulate::Unsummed;
 use crate::mode::tunnel::Route;
-use crate::table::NOBODY;
+use crate::table::{NOBODY, OUTSIDE};
 
 /// What the stages found out about one packet, in a cache line. Each stage reads what those before it wrote.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,7 +31,7 @@ pub(super) struct Packet {
     pub(super) header: Header,
     /// Index of the service it was sent to, from parse.
     pub(super) service: u32,
-    /// Number of the client that sent it, from look up; of nobody when it came from outside as it is, from parse.
+    /// Number of the client that sent it, from look up; [`OUTSIDE`] when it came from there as it is, from parse.
     pub(super) client: u32,
     /// Where it goes, from route.
     pub(super) route: Route,
@@ -68,12 +68,12 @@ impl Packet {
     /// expected stands the EtherType, which is the same, and the header may be anything.
     #[inline]
     pub(super) fn from_outside(network: &Network) -> Option<Self> {
-        let mut packet = Self { client: NOBODY, ..Self::default() };
+        let mut packet = Self { client: OUTSIDE, ..Self::default() };
         packet.place_at(network.header.checked_sub(HEADER + PAYLOAD_TYPE)?, network.transport + network.length)?;
         Some(packet)
     }
 
-    /// A packet of the node's kernel, of which only the way is known.
+    /// A packet of the node's kernel, of which only the way is known. Nobody is told what becomes of it.
     #[inline]
     pub(super) fn from_kernel(route: Route) -> Self {
         Self { client: NOBODY, route, ..Self::default() }
@@ -82,7 +82,7 @@ impl Packet {
     /// Whether it came from outside as it is.
     #[inline]
     pub(super) fn is_from_outside(&self) -> bool {
-        self.client == NOBODY
+        self.client == OUTSIDE
     }
 
     /// Says where in its frame the SATP packet lies. Nothing where no UDP datagram reaches.

@@ -12,6 +12,7 @@ use super::passage::{Passage, account, client_of};
 use super::sealing::seal;
 use super::stages::{inner, pass_on};
 use super::{BATCH, Lane};
+use crate::table::ways::Ways;
 use crate::table::{NOBODY, Tables};
 
 /// Copies that are made in a turn: half of what a turn receives from one port.
@@ -88,8 +89,8 @@ impl<F> Copies<F> {
 impl<I: PacketIo> Lane<I> {
     /// Makes copies of the packets that wait, and sends them; returns how many.
     #[inline]
-    pub(super) fn send_copies(&mut self, tables: &Tables, now: u64) -> usize {
-        if self.copies.waiting.is_empty() { 0 } else { self.copy(tables, now) }
+    pub(super) fn send_copies(&mut self, tables: &Tables, ways: &Ways, now: u64) -> usize {
+        if self.copies.waiting.is_empty() { 0 } else { self.copy(tables, ways, now) }
     }
 
     /// Gives up the packets that wait if clients have got other numbers since.
@@ -107,7 +108,7 @@ impl<I: PacketIo> Lane<I> {
     }
 
     #[inline(never)]
-    fn copy(&mut self, tables: &Tables, now: u64) -> usize {
+    fn copy(&mut self, tables: &Tables, ways: &Ways, now: u64) -> usize {
         let mut made = 0;
         while made < SHARE
             && let Some(mut first) = self.copies.pop()
@@ -136,7 +137,7 @@ impl<I: PacketIo> Lane<I> {
             }
         }
         self.tally.copies += made as u64;
-        self.seal_copies(tables, now);
+        self.seal_copies(tables, ways, now);
         made
     }
 
@@ -161,20 +162,20 @@ impl<I: PacketIo> Lane<I> {
     }
 
     /// Takes the copies that were made through the last stages, and sends them.
-    fn seal_copies(&mut self, tables: &Tables, now: u64) {
-        let Self { index, io, tally, packets, crypto, outboxes, oversized, copies, identification, .. } = self;
+    fn seal_copies(&mut self, tables: &Tables, ways: &Ways, now: u64) {
+        let Self { index, io, tally, packets, crypto, outboxes, oversized, copies, identification, asks, .. } = self;
         let Copies { frames, packets: copied, .. } = copies;
         for (place, copy) in packets.iter_mut().zip(copied.drain(..)) {
             *place = copy;
         }
         let mut passage = Passage::new(io, frames, packets, tables, *index, tally);
-        seal(&mut passage, crypto, identification, now, &mut |_| ());
+        seal(&mut passage, ways, asks, crypto, identification, now, &mut |_| ());
         let (leave, aside) = passage.end();
         pass_on(io, frames, packets, leave, outboxes, |io, place, frame, packet| {
             if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }
         });
         self.transmit(tables);
-        self.send_fragments(tables, now);
+        self.send_fragments(tables, ways, now);
     }
 }
 

@@ -5,13 +5,14 @@ use anytun_common::wire::satp::HEADER;
 
 use super::batch::{End, Packet};
 use super::io::PacketIo;
-use super::passage::{Passage, account, client_of};
+use super::passage::{Fate, Passage, account, client_of};
 use super::room::Room;
 use super::sealing::seal;
 use super::stages::{inner, pass_on};
-use super::{BATCH, Lane};
+use super::{BATCH, Lane, outside};
 use crate::mode::fragment::{Cut, MOST};
-use crate::table::Tables;
+use crate::table::ways::Ways;
+use crate::table::{OUTSIDE, Tables};
 
 /// Packets that wait for being fragmented, and fragments that wait for being sealed.
 pub(super) struct Oversized<F> {
@@ -40,26 +41,26 @@ impl<F> Oversized<F> {
 impl<I: PacketIo> Lane<I> {
     /// Sends the packets that were set aside, in fragments.
     #[inline]
-    pub(super) fn send_fragments(&mut self, tables: &Tables, now: u64) {
+    pub(super) fn send_fragments(&mut self, tables: &Tables, ways: &Ways, now: u64) {
         if !self.oversized.packets.is_empty() {
-            self.send_all(tables, now);
+            self.send_all(tables, ways, now);
         }
     }
 
     #[inline(never)]
-    fn send_all(&mut self, tables: &Tables, now: u64) {
+    fn send_all(&mut self, tables: &Tables, ways: &Ways, now: u64) {
         let mut waiting = std::mem::take(&mut self.oversized.packets);
         for (frame, packet) in waiting.drain(..) {
             if self.oversized.frames.len() + MOST > BATCH {
-                self.seal_fragments(tables, now);
+                self.seal_fragments(tables, ways, now);
             }
-            if let Err((frame, verdict)) = self.fragment(frame, packet, tables, now) {
-                account(End::of(packet.route.to)(verdict), tables, self.index, &mut self.tally);
+            if let Err((frame, verdict)) = self.fragment(frame, packet, tables, ways, now) {
+                account(End::of(payer(&packet))(verdict), tables, self.index, &mut self.tally);
                 self.io.recycle(frame);
             }
         }
         self.oversized.packets = waiting;
-        self.seal_fragments(tables, now);
+        self.seal_fragments(tables, ways, now);
     }
 
     /// Makes the fragments of a packet. The frame comes back when that cannot be.
@@ -68,13 +69,17 @@ impl<I: PacketIo> Lane<I> {
         mut frame: I::Frame,
         packet: Packet,
         tables: &Tables,
+        ways: &Ways,
         now: u64,
     ) -> Result<(), (I::Frame, Verdict)> {
         let Self { io, oversized: Oversized { frames, fragments, .. }, .. } = self;
         let whole = inner(&packet);
         let (head, start) = (packet.start() + HEADER, whole.start);
-        let limit =
-            client_of(tables, packet.route.to).and_then(|to| Room::to(to, tables, now)).map(|room| room.inner());
+        let limit = if packet.route.to == OUTSIDE {
+            Some(outside::largest(io.buffer(&mut frame), &packet, tables, ways))
+        } else {
+            client_of(tables, packet.route.to).and_then(|to| Room::to(to, tables, now)).map(|room| room.inner())
+        };
         let Some(limit) = limit else { return Err((frame, Verdict::NoEndpoint)) };
         let inner = io.buffer(&mut frame).get(whole.clone());
         let Some(cut) = inner.and_then(|inner| Cut::new(inner, limit)) else { return Err((frame, Verdict::TooBig)) };
@@ -114,21 +119,31 @@ impl<I: PacketIo> Lane<I> {
         Ok(())
     }
 
-    /// Takes the fragments that were made through the last stages, and sends them.
-    fn seal_fragments(&mut self, tables: &Tables, now: u64) {
-        let Self { index, io, tally, packets, crypto, outboxes, oversized, identification, .. } = self;
+    /// Takes the fragments that were made through the last stages, or out of their network, and sends them.
+    fn seal_fragments(&mut self, tables: &Tables, ways: &Ways, now: u64) {
+        let Self { index, io, tally, packets, crypto, outboxes, oversized, identification, asks, .. } = self;
         let Oversized { frames, fragments, .. } = oversized;
         for (place, fragment) in packets.iter_mut().zip(fragments.drain(..)) {
             *place = fragment;
         }
         let mut passage = Passage::new(io, frames, packets, tables, *index, tally);
-        seal(&mut passage, crypto, identification, now, &mut |_| ());
+        passage.stage_to(|memory, packet, tables| match packet.route.to {
+            OUTSIDE => outside::leave(memory, packet, tables, ways, asks, now)
+                .unwrap_or_else(|verdict| Fate::Ended(End::of(payer(packet))(verdict))),
+            _ => Fate::On,
+        });
+        seal(&mut passage, ways, asks, crypto, identification, now, &mut |_| ());
         let (leave, aside) = passage.end();
         // The way has become narrower in between.
         for packet in aside.of(packets.iter()) {
-            account(End::of(packet.route.to)(Verdict::TooBig), tables, *index, tally);
+            account(End::of(payer(packet))(Verdict::TooBig), tables, *index, tally);
         }
         pass_on(io, frames, packets, leave, outboxes, |io, _, frame, _| io.recycle(frame));
         self.transmit(tables);
     }
+}
+
+/// The client to whose account it goes when a packet ends: the one it goes to, or comes from when it leaves the network.
+fn payer(packet: &Packet) -> u32 {
+    if packet.route.to == OUTSIDE { packet.client } else { packet.route.to }
 }

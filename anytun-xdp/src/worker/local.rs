@@ -18,6 +18,7 @@ use super::stages::{clamp, inner, pass_on};
 use crate::mode::fragment::Cut;
 use crate::mode::icmp::Problem;
 use crate::mode::local;
+use crate::table::ways::Ways;
 use crate::table::{Allowance, Tables};
 
 /// Packets of the kernel that a worker takes in one turn: those of clients are not to wait for many.
@@ -56,15 +57,15 @@ impl<I: PacketIo> Lane<I> {
     /// Takes packets of the kernel through the last stages, and sends them; returns how many. Then makes sure that the kernel
     /// gets what was handed over.
     #[inline]
-    pub(super) fn exchange(&mut self, tables: &Tables, now: u64) -> usize {
+    pub(super) fn exchange(&mut self, tables: &Tables, ways: &Ways, now: u64) -> usize {
         if self.local.is_none() {
             return 0;
         }
         let taken = self.take_from_kernel(tables, now);
         if taken > 0 {
-            self.seal_taken(tables, now);
+            self.seal_taken(tables, ways, now);
             self.transmit(tables);
-            self.send_fragments(tables, now);
+            self.send_fragments(tables, ways, now);
         }
         if let Some(local) = &mut self.local {
             local.half.flush();
@@ -118,10 +119,10 @@ impl<I: PacketIo> Lane<I> {
     }
 
     /// Takes them from their way to outboxes.
-    fn seal_taken(&mut self, tables: &Tables, now: u64) {
-        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, .. } = self;
+    fn seal_taken(&mut self, tables: &Tables, ways: &Ways, now: u64) {
+        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, asks, .. } = self;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
-        seal(&mut passage, crypto, identification, now, &mut |_| ());
+        seal(&mut passage, ways, asks, crypto, identification, now, &mut |_| ());
         let (leave, aside) = passage.end();
         pass_on(io, received, packets, leave, outboxes, |io, place, frame, packet| {
             if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }

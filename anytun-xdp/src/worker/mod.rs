@@ -191,14 +191,14 @@ impl<I: PacketIo> Worker<I> {
             if received > 0 {
                 lane.relay(tables, ways, port, now, &mut done);
                 lane.transmit(tables);
-                lane.send_fragments(tables, now);
+                lane.send_fragments(tables, ways, now);
                 done(Stage::Transmit);
                 total += received;
             }
         }
         lane.tally.rx_packets += total as u64;
-        total += lane.exchange(tables, now);
-        let copied = lane.send_copies(tables, now);
+        total += lane.exchange(tables, ways, now);
+        let copied = lane.send_copies(tables, ways, now);
         lane.io.kick();
         lane.tally.turns += 1;
         if total + copied > 0 {

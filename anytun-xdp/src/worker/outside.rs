@@ -6,6 +6,8 @@ use anytun_common::wire::satp::HEADER;
 use super::batch::{End, Packet};
 use super::passage::{Fate, client_of};
 use super::stages::{clamp, inner};
+use super::tell::{tell, tell_outside};
+use crate::mode::fragment::Cut;
 use crate::mode::open_tunnel::{self, Border};
 use crate::table::ways::{Asks, Wayless, Ways};
 use crate::table::{OUTSIDE, Tables};
@@ -22,8 +24,8 @@ pub(super) fn route(
     let body = memory.get_mut(packet.start() + HEADER..packet.end()).and_then(<[u8]>::split_first_chunk_mut);
     let (payload_type, payload) = body.ok_or(End { verdict: Verdict::MalformedInner, client: None })?;
     let partial = tables.partial.get(port).copied().unwrap_or(false);
-    let decided = open_tunnel::inward(tables, u16::from_be_bytes(*payload_type), payload, partial, now);
-    packet.route = decided.map_err(|verdict| End { verdict, client: None })?;
+    open_tunnel::inward(tables, u16::from_be_bytes(*payload_type), payload, partial, now, &mut packet.route)
+        .map_err(|verdict| End { verdict, client: None })?;
     clamp(memory, packet, tables, now);
     if let Some(client) = client_of(tables, packet.route.to) {
         client.prefetch_to_seal();
@@ -73,6 +75,48 @@ pub(super) fn leave(
     packet.place_at(head, total).ok_or(Verdict::TooBig)?;
     packet.slot = way.slot;
     Ok(Fate::Leave)
+}
+
+/// What becomes of a packet at the stage route that cannot go on as it is.
+#[inline(never)]
+pub(super) fn otherwise(
+    memory: &mut [u8],
+    packet: &mut Packet,
+    tables: &Tables,
+    ways: &Ways,
+    asks: &Asks,
+    end: End,
+    now: u64,
+) -> Fate {
+    if packet.is_from_outside() {
+        return answer(memory, packet, tables, ways, asks, end, now);
+    }
+    let mtu = largest(memory, packet, tables, ways);
+    if end.verdict == Verdict::TooBig && memory.get(inner(packet)).is_some_and(|inner| Cut::new(inner, mtu).is_some()) {
+        return Fate::Aside;
+    }
+    tell(memory, packet, tables, end.verdict, mtu, now).map_or(Fate::Ended(end), |kind| Fate::Told(end, kind))
+}
+
+/// Turns a packet from outside that goes no further into the error about it, which leaves to its sender as any packet of the
+/// client that it was for would.
+#[inline(never)]
+pub(super) fn answer(
+    memory: &mut [u8],
+    packet: &mut Packet,
+    tables: &Tables,
+    ways: &Ways,
+    asks: &Asks,
+    end: End,
+    now: u64,
+) -> Fate {
+    let to = packet.route.to;
+    let Some(kind) = tell_outside(memory, packet, tables, end.verdict, now) else { return Fate::Ended(end) };
+    packet.client = to;
+    match leave(memory, packet, tables, ways, asks, now) {
+        Ok(Fate::Leave) => Fate::Answered(end, kind),
+        _ => Fate::Ended(end),
+    }
 }
 
 /// Octets of the largest packet on the way of one that leaves an open network; 0 when there is none.

@@ -77,6 +77,12 @@ impl<'a, 'f> Passage<'a, 'f> {
                 account(end, tables, *worker, tally);
                 true
             }
+            Fate::Answered(end, kind) => {
+                tally.icmp_errors[kind as usize] += 1;
+                account(end, tables, *worker, tally);
+                ready.add(place);
+                false
+            }
             Fate::Aside => {
                 aside.add(place);
                 false
@@ -130,6 +136,8 @@ pub(super) enum Fate {
     Leave,
     /// It ends, and in its place an ICMP error about it goes on, to its sender.
     Told(End, Kind),
+    /// It ends, and in its place an ICMP error about it is ready to leave, to its sender outside.
+    Answered(End, Kind),
     /// It goes on by itself, after its batch.
     Aside,
     /// It ends.

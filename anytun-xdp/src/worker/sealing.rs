@@ -5,6 +5,7 @@ use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
 use anytun_common::wire::{ethernet, ipv6};
 
 use super::batch::{End, Packet};
+use super::outside;
 use super::passage::{Fate, Passage, client_of};
 use super::room::Room;
 use super::stage::Stage;
@@ -16,11 +17,14 @@ use crate::mode::tunnel::Route;
 use crate::satp::lease::Empty;
 use crate::satp::{Batch, ToSeal};
 use crate::table::Tables;
+use crate::table::ways::{Asks, Ways};
 
 /// Takes packets whose way is known to whole frames: lay out to enclose, which is done when the frames are passed on.
 #[inline]
 pub(super) fn seal(
     passage: &mut Passage<'_, '_>,
+    ways: &Ways,
+    asks: &Asks,
     crypto: &mut Batch,
     identification: &mut u16,
     now: u64,
@@ -37,6 +41,9 @@ pub(super) fn seal(
         let Err(end) = lay_out(memory, packet, tables) else { return Fate::On };
         if end.verdict == Verdict::TooBig && may_be_cut(memory, packet, tables, now) {
             return Fate::Aside;
+        }
+        if packet.is_from_outside() {
+            return outside::answer(memory, packet, tables, ways, asks, end, now);
         }
         let mtu =
             client_of(tables, packet.route.to).and_then(|to| Room::to(to, tables, now)).map_or(0, |room| room.inner());

@@ -14,7 +14,6 @@ use super::passage::{Fate, Passage, account, client_of, counters};
 use super::room::Room;
 use super::sealing::seal;
 use super::stage::Stage;
-use super::tell::tell;
 use super::{BATCH, Lane, outside};
 use crate::mode::{bridge, mss, tunnel};
 use crate::table::ways::{Asks, Ways};
@@ -46,14 +45,10 @@ impl<I: PacketIo> Lane<I> {
                 Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
             }
             Ok(fate) => fate,
-            Err(end) => {
-                let mtu = outside::largest(memory, packet, tables, ways);
-                tell(memory, packet, tables, end.verdict, mtu, now)
-                    .map_or(Fate::Ended(end), |kind| Fate::Told(end, kind))
-            }
+            Err(end) => outside::otherwise(memory, packet, tables, ways, asks, end, now),
         });
         done(Stage::Route);
-        seal(&mut passage, crypto, identification, now, &mut done);
+        seal(&mut passage, ways, asks, crypto, identification, now, &mut done);
         let (leave, aside) = passage.end();
         pass_on(io, received, packets, leave, outboxes, |io, place, frame, packet| {
             if !aside.contains(place) {

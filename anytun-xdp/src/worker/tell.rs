@@ -1,6 +1,6 @@
 //! Senders are told of packets that go no further.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
@@ -8,9 +8,10 @@ use anytun_common::wire::{ipv4, ipv6, unmapped};
 
 use super::batch::Packet;
 use super::passage::client_of;
+use super::room::Room;
 use crate::mode::icmp::{self, Kind, Problem};
 use crate::mode::tunnel::{self, Route};
-use crate::table::{Client, Sources, Tables};
+use crate::table::{Client, OUTSIDE, Sources, Tables};
 
 /// Turns an opened packet that met `verdict` into the ICMP error about it, to the client that sent it; says of which kind it
 /// is. `mtu` are the octets of the largest packet that its way takes. Nothing when none is sent. The packet was authentic
@@ -40,6 +41,40 @@ pub(super) fn tell(
     };
     packet.route = Route { to: packet.client, length: length as u32, tos, dont_fragment: true };
     Some(problem.kind())
+}
+
+/// Turns a packet from outside that met `verdict` into the ICMP error about it, to its sender, in front of the border; says
+/// of which kind it is. Nothing when none is sent. Who is told may have been made up, as with any router, so there are not many
+/// for each client.
+#[inline(never)]
+pub(super) fn tell_outside(
+    memory: &mut [u8],
+    packet: &mut Packet,
+    tables: &Tables,
+    verdict: Verdict,
+    now: u64,
+) -> Option<Kind> {
+    let client = client_of(tables, packet.route.to)?;
+    let mtu = Room::to(client, tables, now).map_or(0, |room| room.inner());
+    let problem = Problem::of(verdict, mtu)?;
+    let body = memory.get_mut(packet.start() + HEADER..)?;
+    let (payload_type, inner) = body.split_first_chunk_mut::<PAYLOAD_TYPE>()?;
+    let allowed = || client.track.errors_outside.take(tables.errors, now);
+    let sources = sources_outside(client, tables);
+    let length = icmp::answer(inner, u16::from_be_bytes(*payload_type), problem, sources, allowed)?;
+    packet.route = Route { to: OUTSIDE, length: length as u32, ..Route::default() };
+    Some(problem.kind())
+}
+
+/// What errors to hosts outside come from, unless a NAT puts its address there: an address of the node that they can reach.
+fn sources_outside(client: &Client, tables: &Tables) -> Sources {
+    let policy = tables.policies.get(client.network as usize).copied().unwrap_or_default();
+    let services = tables.services.all();
+    let own = services.get(client.service as usize);
+    let addresses = || own.into_iter().chain(services).map(|service| service.address);
+    let v4 = || addresses().find_map(unmapped).map(Ipv4Addr::from);
+    let v6 = || addresses().find(|address| unmapped(*address).is_none()).map(Ipv6Addr::from);
+    Sources { v4: policy.sources.v4.or_else(v4), v6: policy.sources.v6.or_else(v6) }
 }
 
 /// What errors to a client come from.

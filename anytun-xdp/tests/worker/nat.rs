@@ -4,9 +4,11 @@ use std::net::Ipv4Addr;
 
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::checksum;
+use anytun_xdp::table::ways::{Exit, Ways};
 
 use super::bench::Bench;
 use super::open::{HOST, office, opened, outside};
+use super::sizes::reassembled;
 
 /// The address and range of the NAT.
 const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
@@ -96,6 +98,36 @@ fn a_client_is_seen_as_the_nat_and_gets_the_answers() {
     bench.arrive(1, &outside(&ipv4(HOST, NAT, 60, ICMP, &icmp(0, &rest(id)))));
     let sent = bench.sent(0);
     assert_eq!(bench.alice.open(&sent[0]).1, ipv4(HOST, alice, 59, ICMP, &icmp(0, &rest(0x7711))));
+}
+
+#[test]
+fn a_host_outside_is_told_by_the_nat_about_the_packet_it_sent() {
+    let mut bench = opened(KEYS);
+    let lent = lent(&mut bench, false, 5000, 53);
+    let packet = udp((HOST, 53), (NAT, lent), 1, 33);
+    bench.arrive(1, &outside(&packet));
+    let sent = bench.sent(1);
+    assert_eq!(sent.len(), 1);
+    let error = &sent[0][14..];
+    assert_eq!((error[20..22].to_vec(), checksum::of(&error[20..])), (vec![11, 0], 0));
+    assert_eq!(error[12..20], [NAT.octets(), HOST.octets()].concat());
+    assert_eq!(error[28..], packet, "nothing of the client's own addresses");
+}
+
+#[test]
+fn a_large_datagram_passes_the_nat_in_fragments() {
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let known = bench.ways.load_full();
+    let exits = known.exits.iter().map(|(at, exit)| (*at, Exit { mtu: 1000, ..*exit })).collect();
+    bench.ways.store(std::sync::Arc::new(Ways { exits: std::sync::Arc::new(exits), ..(*known).clone() }));
+    send(&mut bench, false, &udp((alice, 5000), (HOST, 53), 64, 1300));
+    let sent = bench.sent(1);
+    assert_eq!(sent.len(), 2);
+    let packets: Vec<_> = sent.iter().map(|frame| frame[14..].to_vec()).collect();
+    assert!(packets.iter().all(|packet| packet[12..20] == [NAT.octets(), HOST.octets()].concat()));
+    let lent = port(&packets[0], 20);
+    assert_eq!(reassembled(&packets), udp((NAT, lent), (HOST, 53), 63, 1300)[20..]);
 }
 
 #[test]

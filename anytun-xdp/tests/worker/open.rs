@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
+use anytun_xdp::mode::icmp::Kind;
 use anytun_xdp::table::ways::{Action, Exit, Family, Fate, Hop, Neighbour, Next, Route, Routes, Rule, Ways};
 use anytun_xdp::table::{Link, Tags};
 use anytun_xdp::worker::memory::Kernel;
 
 use super::bench::{Bench, CONFIG, inner};
-use super::sizes::whole;
+use super::sizes::{LARGEST, reassembled, whole};
 
 /// A host outside, behind port 1, and the gateway to all others.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
@@ -127,17 +128,9 @@ fn what_cannot_go_ends_under_its_name() {
     bench.arrive(0, &outside(&inner(alice, bob, 64, 84)));
     bench.arrive(0, &outside(&inner(HOST, carol, 64, 84)));
     bench.arrive(0, &outside(&inner(HOST, HOST, 64, 84)));
-    bench.arrive(0, &outside(&inner(HOST, bob, 1, 84)));
-    bench.arrive(0, &outside(&whole(inner(HOST, bob, 64, 1480))));
     frame(&mut bench, Ipv4Addr::new(224, 0, 0, 1), 84);
     assert_eq!(bench.sent(1).len(), 0);
-    for (verdict, count) in [
-        (Verdict::ForeignSource, 1),
-        (Verdict::Stray, 2),
-        (Verdict::HopLimit, 1),
-        (Verdict::TooBig, 1),
-        (Verdict::LinkScope, 1),
-    ] {
+    for (verdict, count) in [(Verdict::ForeignSource, 1), (Verdict::Stray, 2), (Verdict::LinkScope, 1)] {
         assert_eq!(bench.count(verdict), count, "{verdict:?}");
     }
     let known = bench.ways.load_full();
@@ -151,6 +144,95 @@ fn what_cannot_go_ends_under_its_name() {
     frame(&mut bench, HOST, 84);
     assert_eq!(bench.sent(1).len(), 0);
     assert_eq!(bench.count(Verdict::NoWay), 1);
+}
+
+/// The error that a host outside is sent, without its Ethernet header; the sums of its headers are right.
+fn told(bench: &mut Bench, packet: &[u8]) -> Option<Vec<u8>> {
+    bench.arrive(0, &outside(packet));
+    let mut sent = bench.sent(1);
+    assert!(sent.len() < 2, "{} packets", sent.len());
+    let frame = sent.pop()?;
+    assert_eq!(frame[..14], [&Link::new(MACS[0], MACS[1]).as_bytes()[..], &[0x08, 0]].concat());
+    let error = frame[14..].to_vec();
+    assert_eq!((error[9], checksum::of(&error[..20]), checksum::of(&error[20..])), (1, 0, 0));
+    Some(error)
+}
+
+#[test]
+fn hosts_outside_are_told_what_became_of_their_packets() {
+    let mut bench = open();
+    let bob = bench.bob.inner;
+    for (verdict, packet, expected) in [
+        (Verdict::HopLimit, inner(HOST, bob, 1, 84), [11, 0, 0, 0]),
+        (Verdict::TooBig, whole(inner(HOST, bob, 64, LARGEST + 1)), [3, 4, 0x05, 0xac]),
+    ] {
+        let before = bench.count(Verdict::Outward);
+        let error = told(&mut bench, &packet).expect("an error");
+        assert_eq!(error[12..20], [192, 0, 2, 53, 203, 0, 113, 7], "from the service to the host");
+        assert_eq!([error[20], error[21], error[26], error[27]], expected);
+        assert_eq!(error[28 + 12..48], packet[12..20], "the addresses of the packet are quoted");
+        assert_eq!((bench.count(verdict), bench.count(Verdict::Outward)), (1, before + 1));
+    }
+    assert_eq!(bench.totals(1).tx_packets, 0);
+    // What may be fragmented is, and what fits arrives.
+    for (packet, count) in [(inner(HOST, bob, 64, LARGEST + 1), 2), (whole(inner(HOST, bob, 64, LARGEST)), 1)] {
+        bench.arrive(0, &outside(&packet));
+        let sent = bench.sent(1);
+        assert_eq!(sent.len(), count);
+        let arrived: Vec<_> = sent.iter().map(|frame| bench.bob.open(frame).1).collect();
+        assert_eq!(reassembled(&arrived), packet[20..]);
+    }
+    let mut made = [0; Kind::COUNT];
+    for (count, kind) in made.iter_mut().zip(Kind::ALL) {
+        *count = bench.counters.icmp_errors(*kind);
+    }
+    assert_eq!(made, [1, 0, 1]);
+}
+
+#[test]
+fn hosts_outside_are_told_no_more_than_the_rate_allows() {
+    let mut bench = open();
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    let answered = (0..50).filter(|_| told(&mut bench, &inner(HOST, bob, 1, 84)).is_some()).count();
+    assert_eq!(answered, 10, "a tenth of a second's worth");
+    assert_eq!(bench.count(Verdict::HopLimit), 50);
+    assert!(told(&mut bench, &inner(HOST, alice, 1, 84)).is_some(), "packets for alice are answered still");
+    // The client's own packets are, too.
+    let frame = bench.bob.seal(9, 0x0800, &inner(bob, alice, 1, 84));
+    bench.arrive(1, &frame);
+    assert_eq!(bench.sent(1).len(), 1);
+    let known = bench.ways.load_full();
+    bench.ways.store(Arc::new(Ways { neighbours: Arc::default(), ..(*known).clone() }));
+    assert_eq!(told(&mut bench, &inner(HOST, alice, 1, 84)), None, "no way to the sender");
+}
+
+#[test]
+fn what_is_too_large_for_the_way_outside_leaves_in_fragments_or_is_answered() {
+    let mut bench = open();
+    let alice = bench.alice.inner;
+    let known = bench.ways.load_full();
+    let narrow = Exit { slot: 1, mac: MACS[1], tags: Tags::default(), mtu: 1000 };
+    bench.ways.store(Arc::new(Ways { exits: Arc::new([(ETH1, narrow)].into()), ..(*known).clone() }));
+    for (length, count) in [(1000, 1), (1001, 2), (1400, 2)] {
+        let frame = bench.alice.send(alice, HOST, length);
+        bench.arrive(0, &frame);
+        let sent = bench.sent(1);
+        assert_eq!(sent.len(), count, "{length} octets");
+        let packets: Vec<_> = sent.iter().map(|frame| frame[14..].to_vec()).collect();
+        assert!(
+            packets.iter().all(|packet| packet.len() <= 1000 && packet[8] == 63 && packet[12..16] == alice.octets())
+        );
+        assert_eq!(reassembled(&packets), inner(alice, HOST, 63, length)[20..]);
+        assert!(sent.iter().all(|frame| frame[..12] == *Link::new(MACS[0], MACS[1]).as_bytes()));
+    }
+    assert_eq!((bench.count(Verdict::Outward), bench.count(Verdict::TooBig)), (5, 0));
+    let sequence = bench.alice.sequence;
+    let frame = bench.alice.seal(sequence, 0x0800, &whole(inner(alice, HOST, 64, 1001)));
+    bench.arrive(0, &frame);
+    assert_eq!(bench.sent(1).len(), 0);
+    let sent = bench.sent(0);
+    let error = bench.alice.open(&sent[0]).1;
+    assert_eq!((error[20..22].to_vec(), error[26..28].to_vec()), (vec![3, 4], vec![3, 0xe8]));
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
 use anytun_xdp::mode::icmp::Kind;
-use anytun_xdp::mode::path::TooBig;
+use anytun_xdp::mode::path::{Heard, TooBig};
 use anytun_xdp::worker::BATCH;
 use anytun_xdp::worker::memory::Kernel;
 
 use crate::bench::{Bench, CONFIG, build, inner};
 
 /// Octets of the largest inner packet in an MTU of 1500: without IPv4, UDP, SATP, payload type and tag.
-const LARGEST: usize = 1500 - 20 - 8 - 8 - 2 - 10;
+pub(crate) const LARGEST: usize = 1500 - 20 - 8 - 8 - 2 - 10;
 const DUMMY: [u8; 4] = [192, 0, 0, 8];
 
 /// `packet` with other flags and offset.
@@ -141,7 +141,7 @@ fn a_flood_is_told_no_more_than_the_rate_allows_and_others_are_told_still() {
 }
 
 /// Puts fragments together by their offsets; panics where they do not fit.
-fn reassembled(fragments: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn reassembled(fragments: &[Vec<u8>]) -> Vec<u8> {
     let mut packet = Vec::new();
     for (place, fragment) in fragments.iter().enumerate() {
         let flags = u16::from_be_bytes([fragment[6], fragment[7]]);
@@ -244,16 +244,28 @@ fn a_router_is_believed_only_about_what_was_sent() {
         TooBig::of_icmp(&message).expect("an error")
     };
     let tables = bench.tables.load_full();
-    let learned = |error: TooBig| error.learn(&tables, 5).map(|client| client.name.to_string());
-    // The service's address and port; bob's address and port; a MUX that is alice's, and one that is nobody's.
-    for (at, octet) in [(15, 54), (21, 0x5d), (19, 1), (23, 0x5d), (35, 1), (35, 9)] {
-        assert_eq!(learned(error(76, &|quote| quote[at] = octet)), None, "octet {at} = {octet}");
+    let learned = |error: TooBig| error.learn(&tables, 5);
+    let there = mapped(bench.bob.outer);
+    let rows = [
+        (15, 54, Heard::Foreign, "another address than the service's"),
+        (21, 0x5d, Heard::Foreign, "another port"),
+        (19, 1, Heard::Elsewhere, "another address than bob's"),
+        (23, 0x5d, Heard::Elsewhere, "another port"),
+        (35, 1, Heard::Elsewhere, "the MUX of alice"),
+        (35, 9, Heard::UnknownClient, "a MUX that is nobody's"),
+        (28, 0x7f, Heard::NotSent, "a number of long ago, or of the future"),
+        (31, sent[31] + 1, Heard::NotSent, "the number that comes next"),
+        (32, 0x7f, Heard::NotSent, "another sender ID"),
+    ];
+    for (at, octet, heard, what) in rows {
+        assert_eq!(learned(error(76, &|quote| quote[at] = octet)), heard, "{what}");
     }
-    assert_eq!(learned(error(28, &|quote| quote[23] = 0x5d)), None, "a short quote has to fit, too");
-    assert_eq!(learned(error(76, &|_| ())), Some("bob".to_owned()));
-    let error = error(28, &|_| ());
-    assert_eq!(error.header, None);
-    assert_eq!(error.client(&tables).map(|client| &*client.name), Some("bob"));
+    assert_eq!(learned(error(28, &|_| ())), Heard::ShortQuote, "without a number it is not believed");
+    assert_eq!(tables.clients[1].track.path.get(there, 5), None);
+    assert_eq!(learned(error(36, &|_| ())), Heard::Accepted);
+    assert_eq!(tables.clients[1].track.path.get(there, 5), Some(1300));
+    tables.clients[1].track.path.learn(there, 1299, 5);
+    assert_eq!(learned(error(76, &|_| ())), Heard::Known);
     send(&mut bench, &inner(alice, bob, 64, LARGEST));
     let sent = bench.sent(1);
     assert_eq!(sent.len(), 2);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use anytun_tests::crypto::Crypto;
 use anytun_tests::daemon::{Daemon, Kind, TUN};
-use anytun_tests::lab::{Lab, Layout, Who, client};
+use anytun_tests::lab::{ANYCAST, ANYCAST6, Lab, Layout, Who, client};
 use anytun_tests::namespace::Namespace;
 use anytun_tests::node::{self, Node};
 use anytun_tests::status::Status;
@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("open/routed-download-of-100-MB-ipv4", || download(0, true)),
         case("open/routed-download-of-100-MB-ipv6", || download(1, true)),
         case("open/routed-download-with-checksums-made-by-the-sender", || download(0, false)),
+        case("open/sizes-both-ways-and-who-sends-too-large-is-told", sizes),
         case("open/nobody-outside-passes-for-a-client", spoofing),
     ]
 }
@@ -111,6 +112,54 @@ fn spoofing() -> Result<()> {
     let refused = open.refused()? - before;
     ensure!(refused == 3, "{refused} of 3 packets were refused for their source");
     Ok(())
+}
+
+/// A host outside is told of what is too large for the tunnel, or comes too far; what may be fragmented is, in both directions.
+fn sizes() -> Result<()> {
+    const NARROW: usize = 1300;
+    let open = Open::start(Kind::Anytun, true)?;
+    let outside = open.lab.client(Who::Bob);
+    open.introduce(OUTSIDE[0].parse()?)?;
+    open.introduce(OUTSIDE[1].parse()?)?;
+    let host = |words: &str, to: IpAddr| {
+        let words = format!("-n -c 1 -W 2 {words} {to}");
+        let output = outside.command("ping").args(words.split_whitespace()).output()?;
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        anyhow::Ok((output.status.success(), text))
+    };
+    // Without IPv4, UDP, SATP, payload type and tag.
+    let largest = 1500 - 20 - 8 - 8 - 2 - 10;
+    let froms = [ANYCAST.to_string(), ANYCAST6.to_string()];
+    for ((to, from), headers) in Who::Alice.inner().into_iter().zip(froms).zip([28, 48]) {
+        let (arrived, text) = host(&format!("-M do -s {}", largest - headers), to)?;
+        ensure!(arrived, "{largest} octets did not go to {to} and back: {text}");
+        let (arrived, text) = host(&format!("-M do -s {}", largest + 1 - headers), to)?;
+        let told = ["mtu = ", "mtu=", "mtu: "].iter().any(|word| text.contains(&format!("{word}{largest}")));
+        ensure!(!arrived && told && text.contains(&from), "not told of the size by {from}: {text}");
+        let (arrived, text) = host("-t 1", to)?;
+        let exceeded = text.contains("Time to live exceeded") || text.contains("Time exceeded: Hop limit");
+        ensure!(!arrived && exceeded && text.contains(&from), "not told of the hop limit by {from}: {text}");
+    }
+    let status = open.node.status()?;
+    let told = ["too-big", "time-exceeded"].map(|kind| status.icmp_errors(kind));
+    ensure!(told == [2, 2], "{told:?} errors were sent");
+    // The way outside becomes narrower than the tunnel.
+    for (namespace, link) in [(&open.lab.node, "link1"), (outside, "eth0")] {
+        namespace.ip(&format!("link set {link} mtu {NARROW}"))?;
+    }
+    let alice = open.lab.client(Who::Alice);
+    let ping = |words: &str| {
+        let words = format!("-n -c 1 -W 2 {words} {}", OUTSIDE[0]);
+        let output = alice.command("ping").args(words.split_whitespace()).output()?;
+        anyhow::Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    };
+    let whole = || Ok(ping(&format!("-M do -s {}", NARROW + 1 - 28))?.1.contains("Frag needed").then_some(()));
+    until("the node knows that the way is narrower", PATIENCE, whole)?;
+    let (arrived, text) = ping("-M dont -s 1350")?;
+    ensure!(arrived, "1378 octets that may be fragmented did not go outside and back: {text}");
+    let status = open.node.status()?;
+    status.ensure_every_packet_has_a_verdict()?;
+    status.ensure_ledgers_hold()
 }
 
 /// An HTTP server (RFC 1945) that answers once, with many octets.

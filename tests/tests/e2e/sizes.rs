@@ -1,16 +1,21 @@
 //! What a client hears of packets that go no further, and packets of every size.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use anytun_common::wire::checksum;
 use anytun_tests::config::Config;
 use anytun_tests::crypto::Crypto;
 use anytun_tests::daemon::Kind;
-use anytun_tests::lab::{ANYCAST6, Lab, Layout, Running, Who};
+use anytun_tests::lab::{ANYCAST, ANYCAST6, Lab, Layout, PORT, Running, Who};
+use anytun_tests::namespace::Namespace;
 use anytun_tests::node;
-use anytun_tests::wait::PATIENCE;
+use anytun_tests::status::Status;
+use anytun_tests::wait::{PATIENCE, until};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto};
 
 use crate::{Case, case};
 
@@ -26,6 +31,11 @@ pub(crate) fn cases() -> Vec<Case> {
         case("sizes/each-arrives-or-is-answered/v6-outside", || every_size("anycast6", LARGEST_V6)),
         case("sizes/tcp-fits-by-its-segment-size", || tcp(true, 0)),
         case("sizes/tcp-learns-by-errors", || tcp(false, 100)),
+        case("sizes/a-narrow-way-behind-a-router/v4-outside", || narrow(0)),
+        case("sizes/a-narrow-way-behind-a-router/v6-outside", || narrow(1)),
+        case("sizes/tcp-over-a-narrow-way-fits-by-its-segment-size", || tcp_over_a_narrow_way(true)),
+        case("sizes/tcp-over-a-narrow-way-learns-by-errors", || tcp_over_a_narrow_way(false)),
+        case("sizes/forged-errors-change-no-path-mtu", forged),
         case("sizes/a-flood-is-answered-as-the-rate-allows", flood),
     ]
 }
@@ -38,7 +48,11 @@ fn wide(service: &'static str) -> Result<Running> {
 
 /// The same with another configuration.
 fn wide_with(service: &'static str, change: impl FnOnce(Config) -> Config) -> Result<Running> {
-    let lab = Lab::new(Layout::default())?;
+    wide_in(Lab::new(Layout::default())?, service, change)
+}
+
+/// The same in a lab that is there already.
+fn wide_in(lab: Lab, service: &'static str, change: impl FnOnce(Config) -> Config) -> Result<Running> {
     lab.node.ip("link set link0 mtu 2000")?;
     lab.client(Who::Alice).ip("link set eth0 mtu 2000")?;
     let config = change(lab.config());
@@ -115,8 +129,17 @@ fn every_size(service: &'static str, largest: usize) -> Result<()> {
 
 /// Alice sends half a megabyte to bob by TCP, whose device says that it takes more than the way does.
 fn tcp(clamp: bool, icmp_rate: u32) -> Result<()> {
-    const OCTETS: usize = 1 << 19;
     let running = wide_with("anycast", |config| Config { mss_clamp: clamp, icmp_rate, ..config })?;
+    upload(&running)?;
+    let status = running.node.status()?;
+    let (dropped, told) = (status.verdict("too-big"), status.icmp_errors("too-big"));
+    ensure!(if clamp { dropped == 0 } else { told > 0 && dropped >= told }, "{dropped} too big, {told} answered");
+    status.ensure_ledgers_hold()
+}
+
+/// Sends what [`tcp`] says from alice to bob.
+fn upload(running: &Running) -> Result<()> {
+    const OCTETS: usize = 1 << 19;
     let [alice, bob] = Who::BOTH.map(|who| running.lab.client(who));
     bob.ip("link set tun0 mtu 1500")?;
     let place = SocketAddr::new(Who::Bob.inner()[0], 8080);
@@ -138,10 +161,180 @@ fn tcp(clamp: bool, icmp_rate: u32) -> Result<()> {
     stream.read_to_string(&mut answer).context("bob did not get all of it")?;
     let received = server.join().map_err(|_| anyhow::anyhow!("the server panicked"))??;
     ensure!(answer == "done" && received == OCTETS, "{received} octets arrived");
-    let status = running.node.status()?;
-    let (dropped, told) = (status.verdict("too-big"), status.icmp_errors("too-big"));
-    ensure!(if clamp { dropped == 0 } else { told > 0 && dropped >= told }, "{dropped} too big, {told} answered");
+    Ok(())
+}
+
+/// What the link behind the router takes.
+const NARROW: usize = 1400;
+
+/// A router between the node and bob.
+struct Router {
+    running: Running,
+    router: Namespace,
+}
+
+impl Router {
+    /// The way from the router to bob takes [`NARROW`] octets, and the node does not know.
+    fn start(service: &'static str, change: impl FnOnce(Config) -> Config) -> Result<Self> {
+        let lab = Lab::new(Layout::default())?;
+        let router = Namespace::new("router")?;
+        let bob = lab.client(Who::Bob);
+        bob.ip(&format!("link set eth0 netns {} name near", router.name()))?;
+        router.ip(&format!(
+            "link add name far mtu {NARROW} type veth peer name eth0 mtu {NARROW} netns {}",
+            bob.name()
+        ))?;
+        for (setting, value) in [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")] {
+            router.set(setting, value)?;
+        }
+        for (namespace, words) in [
+            (&router, "addr add 203.0.113.253/24 dev near"),
+            (&router, "addr add 2001:db8:2::fd/64 dev near nodad"),
+            (&router, "addr add 198.18.0.254/24 dev far"),
+            (&router, "addr add 2001:db8:3::fe/64 dev far nodad"),
+            (&router, "link set near up"),
+            (&router, "link set far up"),
+            (&router, "route add default via 203.0.113.254"),
+            (&router, "-6 route add default via 2001:db8:2::fe"),
+            (bob, "addr add 198.18.0.1/24 dev eth0"),
+            (bob, "addr add 2001:db8:3::1/64 dev eth0 nodad"),
+            (bob, "link set eth0 up"),
+            (bob, "route add default via 198.18.0.254"),
+            (bob, "-6 route add default via 2001:db8:3::fe"),
+            (&lab.node, "route add 198.18.0.0/24 via 203.0.113.253"),
+            (&lab.node, "-6 route add 2001:db8:3::/64 via 2001:db8:2::fd"),
+        ] {
+            namespace.ip(words)?;
+        }
+        Ok(Self { running: wide_in(lab, service, change)?, router })
+    }
+
+    fn status(&self) -> Result<Status> {
+        self.running.node.status()
+    }
+
+    /// Waits until the node has learned the path MTU to bob.
+    fn await_path(&self) -> Result<()> {
+        until("the path MTU to bob is known", PATIENCE, || {
+            let mtu = self.status()?.client("bob")?.path_mtu;
+            ensure!(mtu.is_none_or(|mtu| usize::from(mtu) == NARROW), "the path MTU to bob is {mtu:?}");
+            Ok(mtu)
+        })?;
+        Ok(())
+    }
+}
+
+/// The first packet that is too large for the way behind the router is lost; the next one is answered with the size that fits,
+/// and what has this size arrives.
+fn narrow(outer: usize) -> Result<()> {
+    let way = Router::start(["anycast", "anycast6"][outer], |config| config)?;
+    let largest = [LARGEST_V4, LARGEST_V6][outer] - (1500 - NARROW);
+    let first = [LARGEST_V4, LARGEST_V6][outer];
+    let bob = Who::Bob.inner();
+    let (arrived, text) = ping(&way.running, &format!("-M do -s {}", first - 28), bob[0])?;
+    ensure!(!arrived, "{first} octets passed a link that takes {NARROW}: {text}");
+    way.await_path()?;
+    ensure!(far_errors(&way.router, outer)? > 0, "the router found nothing too large");
+    for (to, headers) in bob.into_iter().zip([28, 48]).take(1 + outer) {
+        for size in [largest - 1, largest] {
+            let (arrived, text) = ping(&way.running, &format!("-M do -s {}", size - headers), to)?;
+            ensure!(arrived, "{size} octets did not go to {to} and back: {text}");
+        }
+        let (arrived, text) = ping(&way.running, &format!("-M do -s {}", largest + 1 - headers), to)?;
+        let told = ["mtu = ", "mtu=", "mtu: "].iter().any(|word| text.contains(&format!("{word}{largest}")));
+        ensure!(!arrived && told, "{to} takes {largest} octets, but one more: {text}");
+    }
+    // Fragmented inside, as the way takes it.
+    let (before, far) = (way.status()?, far_errors(&way.router, outer)?);
+    let running = &way.running;
+    running.lab.client(Who::Bob).ip(&format!("link set tun0 mtu {largest}"))?;
+    let (arrived, text) = ping(running, "-M dont -s 1400", bob[0])?;
+    ensure!(arrived, "1428 octets that may be fragmented did not go there and back: {text}");
+    let status = way.status()?;
+    ensure!(far == far_errors(&way.router, outer)?, "the router was still sent packets that are too large");
+    ensure!(status.path_errors == before.path_errors, "the node was told once more: {:?}", status.path_errors);
     status.ensure_ledgers_hold()
+}
+
+/// How many packets the router found too large.
+fn far_errors(router: &Namespace, outer: usize) -> Result<u64> {
+    let (file, name) = [("snmp", "FragFails"), ("snmp6", "Ip6InTooBigErrors")][outer];
+    let text = router.enter(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")))??;
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let value = if outer == 1 {
+        lines.iter().find(|line| line.first() == Some(&name)).and_then(|line| line.get(1))
+    } else {
+        let place = lines[0].iter().position(|word| *word == name);
+        place.and_then(|place| lines[1].get(place))
+    };
+    Ok(value.context("the kernel does not count what is too large")?.parse()?)
+}
+
+fn tcp_over_a_narrow_way(clamp: bool) -> Result<()> {
+    let way = Router::start("anycast", |config| Config { mss_clamp: clamp, ..config })?;
+    upload(&way.running)?;
+    way.await_path()?;
+    let status = way.status()?;
+    ensure!(clamp || status.icmp_errors("too-big") > 0, "the sender was not told");
+    // A connection made now is told of the narrow way from the start.
+    upload(&way.running)?;
+    let after = way.status()?;
+    let dropped = after.verdict("too-big") - status.verdict("too-big");
+    ensure!(!clamp || dropped == 0, "{dropped} packets were too large although the way was known");
+    after.ensure_ledgers_hold()
+}
+
+/// Errors of who does not see the packets to bob, but knows all addresses and ports, are not believed.
+fn forged() -> Result<()> {
+    let way = Router::start("anycast", |config| config)?;
+    let bob = Who::Bob.inner()[0];
+    ping(&way.running, "", bob)?;
+    let endpoint = way.status()?.client("bob")?.endpoint.clone().context("bob was not heard")?;
+    let SocketAddr::V4(endpoint) = endpoint.parse()? else { bail!("bob is at {endpoint}") };
+    let other = SocketAddrV4::new(*endpoint.ip(), endpoint.port() ^ 1);
+    let sender = way.status()?.workers[0].sender_id;
+    let rows = [
+        ("not-sent", endpoint, sender, 0x7fff_ffff, 2),
+        ("not-sent", endpoint, sender ^ 0x4000, 1, 2),
+        ("elsewhere", other, sender, 1, 2),
+        ("elsewhere", endpoint, sender, 1, 1),
+        ("unknown-client", endpoint, sender, 1, 77),
+    ];
+    let socket = way.router.enter(|| {
+        let (family, kind) = (AddressFamily::Inet, SockType::Raw);
+        nix::sys::socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)
+    })??;
+    let mut expected = way.status()?.path_errors;
+    for (heard, to, sender, sequence, mux) in rows {
+        let message = fragmentation_needed(600, to, sequence, sender, mux);
+        let node = SockaddrIn::from(SocketAddrV4::new(ANYCAST, 0));
+        sendto(socket.as_raw_fd(), &message, &node, MsgFlags::empty())?;
+        *expected.entry(heard.to_owned()).or_default() += 1;
+        until("the error is counted", PATIENCE, || Ok((way.status()?.path_errors == expected).then_some(())))
+            .with_context(|| {
+                format!("{heard}: {:?}, not {expected:?}", way.status().map(|status| status.path_errors))
+            })?;
+    }
+    let (arrived, text) = ping(&way.running, "-M do -s 1200", bob)?;
+    ensure!(arrived, "1228 octets did not go to bob and back: {text}");
+    ensure!(way.status()?.client("bob")?.path_mtu.is_none(), "a forged error was believed");
+    // The router's own is.
+    ping(&way.running, &format!("-M do -s {}", LARGEST_V4 - 28), bob)?;
+    way.await_path()
+}
+
+/// The error of a router about a SATP packet of 1500 octets from the service to `to` (RFC 792, RFC 1191 §4).
+fn fragmentation_needed(mtu: u16, to: SocketAddrV4, sequence: u32, sender: u16, mux: u16) -> Vec<u8> {
+    let mut message = vec![3, 4, 0, 0, 0, 0];
+    message.extend(mtu.to_be_bytes());
+    message.extend([0x45, 0, 0x05, 0xdc, 0, 0, 0x40, 0, 63, 17, 0, 0]);
+    message.extend(ANYCAST.octets().into_iter().chain(to.ip().octets()));
+    message.extend([PORT, to.port(), 1480, 0].into_iter().flat_map(u16::to_be_bytes));
+    message.extend(sequence.to_be_bytes());
+    message.extend([sender, mux].into_iter().flat_map(u16::to_be_bytes));
+    let sum = checksum::of(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
 }
 
 fn flood() -> Result<()> {

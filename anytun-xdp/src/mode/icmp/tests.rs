@@ -260,3 +260,14 @@ fn permission_is_asked_for_only_what_would_be_sent() {
     let mut buffer = [bytes(UDP_V6), vec![0; 48]].concat();
     assert_eq!(answer(&mut buffer, ethernet::IPV6, Problem::HopLimit, NOTHING, nobody), None);
 }
+
+#[test]
+fn nobody_is_told_the_size_of_a_way_that_is_gone() {
+    for mtu in [0, 1, 67] {
+        assert_eq!(Problem::of(Verdict::TooBig, mtu), None, "{mtu}");
+    }
+    for mtu in [68, 576, 1500] {
+        assert_eq!(Problem::of(Verdict::TooBig, mtu), Some(Problem::TooBig { mtu }));
+    }
+    assert_eq!(Problem::of(Verdict::HopLimit, 0), Some(Problem::HopLimit), "other errors have no size");
+}

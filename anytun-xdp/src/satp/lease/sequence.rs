@@ -16,6 +16,10 @@ pub(super) type Request = (Fingerprint, u16);
 /// Where a sequence stands once it is closed. No lease reaches it.
 const CLOSED: u64 = u64::MAX;
 
+/// So many of the last numbers count as taken lately: what is sent to one client while an answer is under way. Whoever guesses
+/// one at random is right once in 65,536 times.
+const LATELY: u64 = 1 << 16;
+
 /// The sequences of one key, one for each worker.
 pub type Sequences = Shared<[CachePadded<Sequence>]>;
 
@@ -85,6 +89,13 @@ impl Sequence {
                 return Ok(((at >> 32) as u16, at as u32));
             }
         }
+    }
+
+    /// Whether a number is among the last that were taken.
+    pub fn was_taken_lately(&self, sender: u16, number: u32) -> bool {
+        let at = u64::from(sender) << 32 | u64::from(number);
+        let next = self.next.load(Ordering::Relaxed);
+        at < next && next - at <= LATELY
     }
 
     /// Brings near what [`take`](Self::take) looks at.

@@ -57,6 +57,21 @@ fn every_worker_has_sender_ids_of_its_own() {
 }
 
 #[test]
+fn what_was_taken_is_known_for_a_while() {
+    let directory = directory();
+    let (_keeper, sequences) = open_one(directory.path(), 3, 3);
+    let sequence = &sequences[0];
+    assert!(!sequence.was_taken_lately(3, 0));
+    for _ in 0..=65_536 {
+        sequence.take().unwrap();
+    }
+    let known = |sender, number| sequence.was_taken_lately(sender, number);
+    assert!(known(3, 1) && known(3, 65_536), "the last 65,536");
+    assert!(!known(3, 0) && !known(3, 65_537), "the one before, and the next");
+    assert!(!known(2, 65_536) && !known(4, 65_536) && !known(3, u32::MAX), "what was never handed out");
+}
+
+#[test]
 fn one_key_has_one_sequence_over_all_calls() {
     let directory = directory();
     let mut keeper = Keeper::open(directory.path(), 1, 2, 2).unwrap();
