@@ -325,10 +325,11 @@ fn named(name: Option<&str>) -> String {
 
 /// Reports MAC addresses of a network that are given twice.
 fn check_macs(report: &mut Report, entries: &[Entry]) {
-    let mut taken: HashMap<(Option<usize>, Mac), (Option<&str>, usize)> = HashMap::new();
+    let mut taken = HashMap::new();
     for entry in entries {
         for At { line, value: mac } in &entry.macs {
-            let first = taken.insert((entry.network, *mac), (entry.name.as_deref(), *line));
+            let first: Option<(Option<&str>, usize)> =
+                taken.insert((entry.network, *mac), (entry.name.as_deref(), *line));
             if let Some((name, other)) = first {
                 report.error(
                     *line,

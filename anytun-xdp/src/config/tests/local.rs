@@ -123,8 +123,8 @@ fn what_no_client_has_goes_one_way() {
     let text = network("address = \"10.9.0.1/24\"\nopen = \"routed\"\nkernel_routes = true");
     assert_eq!(
         refused(&text),
-        "node.toml:17: `kernel_routes` does not go with `open = \"routed\"`: both say where packets go that are for no \
-         client; leave one of them out"
+        "node.toml:17: `kernel_routes` does not go with `open`: both say where packets go that are for no client; leave one of \
+         them out"
     );
     let text = network("address = \"10.9.0.1/24\"\nopen = \"routed\"\nkernel_routes = false");
     let networks = parsed(&text).unwrap().networks;
