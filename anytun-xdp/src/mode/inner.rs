@@ -173,7 +173,8 @@ fn link_v4(address: &Ipv4Addr) -> bool {
 #[inline]
 fn link_v6(address: &Ipv6Addr) -> bool {
     let unicast = address.is_unspecified() || address.is_loopback() || address.is_unicast_link_local();
-    unicast || address.is_multicast()
+    // IPv4 ones in disguise stand for hosts of IPv4 in tables, and are on no wire (RFC 4291 §2.5.5.2, RFC 6890 §2.2.3).
+    unicast || address.is_multicast() || address.to_ipv4_mapped().is_some()
 }
 
 /// Changes one octet of an IPv4 header and repairs its checksum.

@@ -33,14 +33,16 @@ pub fn route(tables: &Tables, network: u32, payload_type: u16, packet: &mut [u8]
     let network = tables.networks.get(network as usize).ok_or(Verdict::NoRoute)?;
     let (inner, length) = Inner::new(payload_type, packet)?;
     let ends = inner.ends();
+    let to = destination(network, &ends).filter(|to| ![KERNEL, OUTSIDE].contains(to));
+    let is_for_group = to.is_some_and(|to| tables.groups.members(to).is_some());
     // Such as multicast of the kernel's own, which it sends through every interface.
-    if ends.source_is_of_link() || ends.destination_is_of_link() {
+    if ends.source_is_of_link() || ends.destination_is_of_link() && !is_for_group {
         return Err(Verdict::LinkScope);
     }
     if source(network, &ends).is_some_and(|owner| ![KERNEL, NOWHERE, OUTSIDE].contains(&owner)) {
         return Err(Verdict::ForeignSource);
     }
-    let to = destination(network, &ends).filter(|to| ![KERNEL, OUTSIDE].contains(to)).ok_or(Verdict::NoRoute)?;
+    let to = to.ok_or(Verdict::NoRoute)?;
     Ok(Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
 }
 

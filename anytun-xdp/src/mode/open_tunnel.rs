@@ -1,5 +1,7 @@
 //! Open tunnel mode: packets between clients and hosts that do not speak anytun.
 
+use std::ptr;
+
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{ethernet, ipv4, ipv6, mapped};
 
@@ -29,9 +31,14 @@ pub fn inward(
     let behind = match nats {
         [] => None,
         nats => {
-            let (_, length) = Inner::new(payload_type, packet)?;
+            let (inner, length) = Inner::new(payload_type, packet)?;
+            // Such a packet leaves no trace in the NAT.
+            if inner.ends().source_is_of_link() {
+                return Err(Verdict::LinkScope);
+            }
             let packet = packet.get_mut(..length).ok_or(Verdict::MalformedInner)?;
-            Some(translate(tables, nats, packet, if partial { Sums::Partial } else { Sums::Whole }, now)?)
+            let sums = if partial { Sums::Partial } else { Sums::Whole };
+            Some(translate(tables, nats.iter(), packet, sums, now)?)
         }
     };
     let (mut inner, length) = Inner::new(payload_type, packet)?;
@@ -58,11 +65,22 @@ pub fn inward(
 
 /// Translates a packet for the address of `nats` by the one whose port it is for; returns the client's number. A packet that
 /// is refused is as it came.
-fn translate(tables: &Tables, nats: &[Behind], packet: &mut [u8], sums: Sums, now: u64) -> Result<u32, Verdict> {
+fn translate<'a>(
+    tables: &Tables,
+    nats: impl Iterator<Item = &'a Behind>,
+    packet: &mut [u8],
+    sums: Sums,
+    now: u64,
+) -> Result<u32, Verdict> {
+    let mut refused = Refusal::ForeignRange;
     for behind in nats {
         let inside = match nat::inbound(behind.nat(), packet, sums, now) {
             Ok(inside) => inside,
-            Err(Refusal::ForeignRange) => continue,
+            // The first fragment may have passed another one.
+            Err(refusal @ (Refusal::ForeignRange | Refusal::Fragment)) => {
+                refused = refusal;
+                continue;
+            }
             Err(refusal) => return Err(refusal.into()),
         };
         let to = behind.client(&inside, &tables.clients).ok_or(Verdict::NatNoMapping)?;
@@ -75,7 +93,34 @@ fn translate(tables: &Tables, nats: &[Behind], packet: &mut [u8], sums: Sums, no
         });
         return if is_own { Ok(to) } else { Err(Verdict::NatNoMapping) };
     }
-    Err(Verdict::NatForeignRange)
+    Err(refused.into())
+}
+
+/// Translates a packet for the NAT that `member` is behind, as one from outside; returns the client's number.
+fn come_back(tables: &Tables, member: &Member, packet: &mut [u8], now: u64) -> Result<u32, Verdict> {
+    let nat = member.nat();
+    let own = tables.nats.at(&nat.address()).iter().filter(|behind| ptr::eq(behind.nat(), &**nat));
+    translate(tables, own, packet, Sums::Whole, now)
+}
+
+/// Makes an ICMP error to `client` one about what the client sent, where its packet was translated on its way back to `to`
+/// before it met its end. That takes both translations again, as an error from that client would.
+#[inline]
+pub fn own_again(
+    tables: &Tables,
+    client: &Client,
+    to: Option<&Client>,
+    error: &mut [u8],
+    now: u64,
+) -> Result<(), Verdict> {
+    let Some(members) = &client.members else { return Ok(()) };
+    let (_, destination) = ends(error).ok_or(Verdict::MalformedInner)?;
+    let Some(member) = members.of(&destination).filter(|member| member.nat().address() == destination) else {
+        return Ok(());
+    };
+    let of_receiver = to.and_then(|to| to.members.as_ref()?.of(&destination)).ok_or(Verdict::NatNoMapping)?;
+    nat::outbound(of_receiver.nat(), of_receiver.account(), error, Sums::Whole, now)?;
+    come_back(tables, member, error, now).map(drop)
 }
 
 /// How a packet that leaves its network goes on.
@@ -122,10 +167,7 @@ pub fn cross(tables: &Tables, border: Border<'_>, packet: &mut [u8], now: u64) -
     let (Border::Behind(member) | Border::Back(member)) = border else { return Ok(None) };
     nat::outbound(member.nat(), member.account(), packet, Sums::Whole, now)?;
     match border {
-        Border::Back(_) => {
-            let nats = tables.nats.at(&member.nat().address());
-            translate(tables, nats, packet, Sums::Whole, now).map(Some)
-        }
+        Border::Back(_) => come_back(tables, member, packet, now).map(Some),
         _ => Ok(None),
     }
 }

@@ -154,7 +154,10 @@ impl Bridge {
         let key = station.key();
         let slots = self.bucket(key);
         let Some(slot) = slots.iter().find(|slot| slot.key.load(Ordering::Acquire) == key) else {
-            return self.add(slots, key, client, second);
+            let added = self.add(slots, key, client, second);
+            // Another worker may have added the same station, and counted it.
+            let is_known = || slots.iter().any(|slot| slot.key.load(Ordering::Acquire) == key);
+            return if added == Err(Verdict::MacLimit) && is_known() { Ok(()) } else { added };
         };
         let (before, after) = (slot.owner.load(Ordering::Acquire), owner(client, second));
         // The slot is another's by now, or about to be: the next frame finds a new one.

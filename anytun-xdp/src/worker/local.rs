@@ -85,7 +85,7 @@ impl<I: PacketIo> Lane<I> {
 
     /// Puts packets of the kernel whose way is known among the received ones.
     fn take_from_kernel(&mut self, tables: &Tables, now: u64) -> usize {
-        let Self { io, tally, received, packets, local, .. } = self;
+        let Self { io, tally, received, packets, copies, local, .. } = self;
         let Some(local) = local else { return 0 };
         let mut taken = 0;
         while taken < TURN
@@ -98,6 +98,12 @@ impl<I: PacketIo> Lane<I> {
             let placed = frame.ok_or(Verdict::TxRingFull).and_then(|mut frame| {
                 let packet = take_in(io.buffer(&mut frame), &parcel, tables, local, tally, now);
                 match (packet, packets.get_mut(place)) {
+                    (Ok(packet), _) if tables.groups.members(packet.route.to).is_some() => {
+                        copies.push(frame, packet).map(|()| tally.count(Verdict::Copied, 1)).map_err(|frame| {
+                            io.recycle(frame);
+                            Verdict::CopiesLimit
+                        })
+                    }
                     (Ok(packet), Some(known)) => {
                         *known = packet;
                         received.push(frame);

@@ -158,8 +158,10 @@ fn route(
         learn(memory, packet, client, port);
     }
     packet.route = decided.map_err(end)?;
-    if tables.groups.members(packet.route.to).is_some() {
-        return Ok(Fate::Aside);
+    if let Some(members) = tables.groups.members(packet.route.to) {
+        // Whoever sends gets no copy.
+        let is_alone = members.iter().all(|member| *member == packet.client);
+        return if is_alone { Err(end(Verdict::NoMember)) } else { Ok(Fate::Aside) };
     }
     clamp(memory, packet, tables, now);
     if packet.route.to == OUTSIDE {

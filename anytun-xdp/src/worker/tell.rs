@@ -10,6 +10,7 @@ use super::batch::Packet;
 use super::passage::client_of;
 use super::room::Room;
 use crate::mode::icmp::{self, Kind, Problem};
+use crate::mode::open_tunnel;
 use crate::mode::tunnel::{self, Route};
 use crate::table::{Client, OUTSIDE, Sources, Tables};
 
@@ -35,6 +36,8 @@ pub(super) fn tell(
     }
     let allowed = || client.track.errors.take(tables.errors, now);
     let length = icmp::answer(inner, payload_type, problem, sources(client, tables), allowed)?;
+    let to = client_of(tables, packet.route.to);
+    open_tunnel::own_again(tables, client, to, inner.get_mut(..length)?, now).ok()?;
     let tos = match inner.first()? >> 4 {
         4 => *inner.get(ipv4::TOS)?,
         _ => ipv6::traffic_class(*inner.first()?, *inner.get(1)?),

@@ -120,8 +120,13 @@ impl Peer {
         frame
     }
 
-    /// Opens a frame that the node sent: sequence number and inner packet.
+    /// Opens a frame that the node sent: sequence number and inner IPv4 packet.
     pub(crate) fn open(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+        self.open_as(0x0800, frame)
+    }
+
+    /// Opens a frame that the node sent: sequence number, and what has this payload type.
+    pub(crate) fn open_as(&self, payload_type: u16, frame: &[u8]) -> (u32, Vec<u8>) {
         let datagram = classify(frame).expect("a datagram");
         assert_eq!((datagram.destination[12..].to_vec(), datagram.destination_port), (self.outer.to_vec(), self.port));
         assert_eq!(frame[..12], [2, 0, 0, 0, 1, self.mux as u8, 2, 0, 0, 0, 0, 1], "back to where it came from");
@@ -132,7 +137,7 @@ impl Peer {
         assert_eq!((header.mux, header.sender), (self.mux, 7));
         let mut body = satp[HEADER..satp.len() - self.keys.tag()].to_vec();
         self.keys.crypt(Role::Left, &header, &mut body);
-        assert_eq!(body[..2], [0x08, 0]);
+        assert_eq!(body[..2], payload_type.to_be_bytes());
         (header.sequence, body[2..].to_vec())
     }
 }

@@ -1,13 +1,12 @@
 //! Multicast and broadcast on plain memory.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 use anytun_common::verdict::Verdict;
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
 
-use super::bench::{Bench, CONFIG, build, inner};
+use super::bench::{Bench, CONFIG, inner};
 
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 const SUBNET: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 255);
@@ -24,9 +23,7 @@ fn put(bench: &mut Bench, keys: &str, tables: &str) {
     let text = CONFIG
         .replace("network = \"lab\"", "network = \"office\"")
         .replace("name = \"office\"\n[[", &format!("name = \"office\"\n{keys}\n[["));
-    let before = bench.tables.load_full();
-    let tables = build(&(text + tables), &mut bench.keeper, Some(&before));
-    bench.tables.store(Arc::new(tables));
+    bench.configure(&(text + tables));
 }
 
 fn group(members: &str) -> String {

@@ -11,7 +11,7 @@ use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
 use anytun_xdp::worker::slow::{Bell, Parcel, ThreadHalf, Way, halves};
 
-use super::bench::{Bench, CONFIG, build, inner};
+use super::bench::{Bench, CONFIG, inner};
 use super::sizes::whole;
 
 /// The node's address in the network `office`, and one that nobody has.
@@ -34,9 +34,7 @@ fn home(keys: &str, parcels: usize, frames: usize) -> Home {
     let keys = format!("name = \"office\"\naddress = \"10.9.0.1/24\"\n{keys}\n[[");
     let text = CONFIG.replace("name = \"office\"\n[[", &keys);
     assert_ne!(text, CONFIG);
-    let before = bench.tables.load_full();
-    let tables = build(&text, &mut bench.keeper, Some(&before));
-    bench.tables.store(Arc::new(tables));
+    bench.configure(&text);
     let woken = Arc::new(AtomicU64::new(0));
     let count = woken.clone();
     let bell = Arc::new(Bell::new(move || {
@@ -205,4 +203,16 @@ fn errors_come_from_the_node_s_own_address() {
     let sent = home.bench.sent(0);
     let (_, answer) = home.bench.alice.open(&sent[0]);
     assert_eq!((&answer[12..16], &answer[20..22]), (&HOME.octets()[..], &[3, 0][..]));
+}
+
+#[test]
+fn what_the_kernel_sends_to_all_is_copied_to_each_client() {
+    let all = Ipv4Addr::new(10, 9, 0, 255);
+    let mut home = home("broadcast = [\"10.9.0.255\"]", 8, 512);
+    home.inject(&inner(HOME, all, 1, 84));
+    let (near, far) = (home.bench.sent(0), home.bench.worker.io_mut().sent(1));
+    assert_eq!((near.len(), far.len()), (1, 1), "alice is behind port 0, bob behind port 1");
+    assert_eq!(home.bench.alice.open(&near[0]).1, inner(HOME, all, 1, 84));
+    assert_eq!(home.bench.bob.open(&far[0]).1, inner(HOME, all, 1, 84));
+    assert_eq!((home.bench.count(Verdict::Copied), home.bench.count(Verdict::Forwarded)), (1, 2));
 }

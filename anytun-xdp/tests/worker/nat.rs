@@ -9,6 +9,7 @@ use anytun_xdp::table::ways::{Exit, Ways};
 use super::bench::Bench;
 use super::open::{HOST, office, opened, outside};
 use super::sizes::reassembled;
+use super::sizes::whole;
 
 /// The address and range of the NAT.
 const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
@@ -235,4 +236,48 @@ fn no_way_out_is_told_about_the_packet_as_it_was_sent() {
     assert_eq!(bench.count(Verdict::NoWay), 1);
     let (_, told) = bench.alice.open(&sent[0]);
     assert_eq!(told[28 + 12..28 + 28], packet[12..28]);
+}
+
+#[test]
+fn an_error_about_a_packet_to_a_neighbour_behind_the_nat_is_about_what_was_sent() {
+    let mut bench = opened(&KEYS.replace(" }", ", filtering = \"endpoint-independent\" }"));
+    let alice = bench.alice.inner;
+    let of_bob = lent(&mut bench, true, 6000, 53);
+    let big = whole(udp((alice, 5000), (NAT, of_bob), 64, 1460));
+    send(&mut bench, false, &big);
+    let sent = bench.sent(0);
+    assert_eq!((bench.count(Verdict::TooBig), sent.len()), (1, 1));
+    let (_, told) = bench.alice.open(&sent[0]);
+    assert_eq!((told[9], told[20..22].to_vec(), told[16..20].to_vec()), (ICMP, vec![3, 4], alice.octets().to_vec()));
+    assert_eq!(checksum::fold(checksum::add(0, &told[20..])), 0xffff);
+    let quoted = &told[28..];
+    assert_eq!(quoted[12..20], [alice.octets(), NAT.octets()].concat());
+    assert_eq!(quoted[20..24], big[20..24], "her port, and the one she sent to");
+}
+
+#[test]
+fn later_fragments_find_their_nat_among_those_of_one_address() {
+    let beside =
+        "[[network]]\nname = \"guests\"\nopen = \"nat\"\nnat = { address = \"192.0.2.53\", ports = \"5000-5999\" }\n";
+    let mut bench = opened(KEYS);
+    bench.configure(&(office(KEYS) + beside));
+    let alice = bench.alice.inner;
+    let lent = lent(&mut bench, false, 5000, 53);
+    let datagram = udp((HOST, 53), (NAT, lent), 60, 64);
+    let fragment = |from: Ipv4Addr, to: Ipv4Addr, ttl: u8, flags: u16, body: &[u8]| {
+        let mut packet = ipv4(from, to, ttl, UDP, body);
+        packet[6..8].copy_from_slice(&flags.to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = checksum::of(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet
+    };
+    let own = udp((HOST, 53), (alice, 5000), 59, 64);
+    // The first has 40 octets, the last what is left of 72 (RFC 791 §3.2); MF is 0x2000, and offsets count 8 octets.
+    for (flags, part) in [(0x2000, 20..60), (0x0005, 60..92)] {
+        bench.arrive(1, &outside(&fragment(HOST, NAT, 60, flags, &datagram[part.clone()])));
+        let sent = bench.sent(0);
+        assert_eq!(sent.len(), 1, "{part:?}");
+        assert_eq!(bench.alice.open(&sent[0]).1, fragment(HOST, alice, 59, flags, &own[part]));
+    }
 }
