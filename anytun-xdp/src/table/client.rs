@@ -145,11 +145,13 @@ pub struct Track {
     pub endpoint: EndpointCell,
     /// The ICMP errors it may be sent.
     pub errors: Allowance,
-    /// The frames to everybody that it may send, in an Ethernet network.
-    pub floods: Allowance,
-    /// The ICMP errors that hosts outside may be sent about packets to it.
-    pub errors_outside: Allowance,
+    /// What others may get through it: in an Ethernet network its frames to everybody, in an open one the ICMP errors to hosts
+    /// outside about packets to it. No network is both.
+    pub to_others: Allowance,
 }
+
+// With the count of owners behind it three cache lines.
+const _: () = assert!(size_of::<Track>() <= 128);
 
 impl Track {
     /// Notes that an authentic packet came `now` milliseconds after the node started.

@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anytun_common::verdict::{Outcome, Verdict};
 
-/// The first verdict that means a drop; every one from here on does.
-const FIRST_DROP: usize = Verdict::Stray as usize;
+/// The first verdict that is counted for each client; every one from here on is, and means a drop. Those before it are
+/// nobody's, or for want of what all clients share.
+const FIRST_DROP: usize = Verdict::Short as usize;
 const DROPS: usize = Verdict::COUNT - FIRST_DROP;
 
 const _: () = {
+    // With the count of owners behind it, five cache lines: there are many clients.
+    assert!(size_of::<ClientCounters>() <= 256);
     let mut index = FIRST_DROP;
     while index < Verdict::COUNT {
         assert!(matches!(Verdict::ALL[index].outcome(), Outcome::Dropped));

@@ -62,7 +62,7 @@ pub(super) fn tell_outside(
     let problem = Problem::of(verdict, mtu)?;
     let body = memory.get_mut(packet.start() + HEADER..)?;
     let (payload_type, inner) = body.split_first_chunk_mut::<PAYLOAD_TYPE>()?;
-    let allowed = || client.track.errors_outside.take(tables.errors, now);
+    let allowed = || client.track.to_others.take(tables.errors, now);
     let sources = sources_outside(client, tables);
     let length = icmp::answer(inner, u16::from_be_bytes(*payload_type), problem, sources, allowed)?;
     packet.route = Route { to: OUTSIDE, length: length as u32, ..Route::default() };
