@@ -8,8 +8,8 @@ use tracing::{error, info};
 use super::devices::wanted;
 use super::report::unix_time;
 use super::running::{Running, lock};
-use super::start::{read_apart, warn_of};
-use crate::config::{Config, HostAddress, Interface, Node};
+use super::start::warn_of;
+use crate::config::{self, Config, HostAddress, Interface, Node};
 use crate::control::status::Reload;
 use crate::kernel::{Inside, Steered, Wanted, memory};
 use crate::table::{Behind, Service, Tables};
@@ -99,7 +99,7 @@ impl Running {
 
     fn try_reload(&self) -> Result<String, String> {
         let _turn = lock(&self.reloads.turn);
-        let config = read_apart(&self.file).map_err(|error| error.to_string())?;
+        let config = config::read(&self.file).map_err(|error| error.to_string())?;
         if let Some(reason) = self.fixed.refuse(&config) {
             return Err(reason);
         }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -38,7 +37,7 @@ pub(super) struct Started {
 pub(super) fn start(file: &Path) -> Result<Started, StartError> {
     let begin = Instant::now();
     let handlers = Handlers::install().context("installing signal handlers")?;
-    let config = read_apart(file)?;
+    let config = config::read(file)?;
     warn_of(&config);
     let prepared = Prepared::new(&config)?;
     let leases = Leases::open(&config, prepared.workers.len())?;
@@ -92,13 +91,6 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
             Err(error)
         }
     }
-}
-
-/// Reads a configuration on a thread of its own. Its allocator keeps what reading takes apart from what stays, so that all of it
-/// can be given back.
-pub(super) fn read_apart(file: &Path) -> Result<Config, config::Error> {
-    let read = thread::scope(|scope| scope.spawn(|| config::read(file)).join());
-    read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Says in the log what deserves a word about a configuration.

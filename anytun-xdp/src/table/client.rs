@@ -135,7 +135,7 @@ impl Own {
 /// What packets of a client change, whatever becomes of its keys and prefixes. What every packet reads stands in the first
 /// cache line, as long as the client was heard from one place.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct Track {
     /// When it was last heard, in milliseconds since the node started, plus 1; 0 when never.
     seen: AtomicU64,
@@ -143,15 +143,13 @@ pub struct Track {
     pub path: PathMtu,
     /// Where the client is.
     pub endpoint: EndpointCell,
-    /// The ICMP errors it may be sent.
-    pub errors: Allowance,
-    /// What others may get through it: in an Ethernet network its frames to everybody, in an open one the ICMP errors to hosts
-    /// outside about packets to it. No network is both.
-    pub to_others: Allowance,
+    /// In an IP network the ICMP errors to it, and to hosts outside about packets to it; in an Ethernet network its frames to
+    /// everybody.
+    pub allowance: Allowance,
 }
 
-// With the count of owners behind it three cache lines.
-const _: () = assert!(size_of::<Track>() <= 128);
+// With the count of owners behind it two cache lines, at whose start a slot of that size lies.
+const _: () = assert!(size_of::<Track>() <= 120);
 
 impl Track {
     /// Notes that an authentic packet came `now` milliseconds after the node started.

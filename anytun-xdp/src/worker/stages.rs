@@ -149,7 +149,7 @@ fn route(
             match tables.bridge(client.network) {
                 Some(bridge) => {
                     let everybody = tables.groups.everybody(client.network);
-                    bridge::route(bridge, everybody, packet.client, &client.track.to_others, payload_type, payload, now)
+                    bridge::route(bridge, everybody, packet.client, &client.track.allowance, payload_type, payload, now)
                 }
                 None => tunnel::route(tables, packet.client, payload_type, payload, packet.tos),
             }

@@ -34,7 +34,7 @@ pub(super) fn tell(
     if tunnel::is_for_group(tables, client, payload_type, inner) {
         return None;
     }
-    let allowed = || client.track.errors.take(tables.errors, now);
+    let allowed = || client.track.allowance.take(tables.errors, now);
     let length = icmp::answer(inner, payload_type, problem, sources(client, tables), allowed)?;
     let to = client_of(tables, packet.route.to);
     open_tunnel::own_again(tables, client, to, inner.get_mut(..length)?, now).ok()?;
@@ -62,7 +62,7 @@ pub(super) fn tell_outside(
     let problem = Problem::of(verdict, mtu)?;
     let body = memory.get_mut(packet.start() + HEADER..)?;
     let (payload_type, inner) = body.split_first_chunk_mut::<PAYLOAD_TYPE>()?;
-    let allowed = || client.track.to_others.take(tables.errors, now);
+    let allowed = || client.track.allowance.take(tables.errors, now);
     let sources = sources_outside(client, tables);
     let length = icmp::answer(inner, u16::from_be_bytes(*payload_type), problem, sources, allowed)?;
     packet.route = Route { to: OUTSIDE, length: length as u32, ..Route::default() };
