@@ -3,6 +3,7 @@
 
 mod bench;
 mod ethernet;
+mod expected;
 mod group;
 mod local;
 mod nat;

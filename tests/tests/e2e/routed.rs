@@ -54,6 +54,7 @@ impl Open {
             service: "anycast".to_owned(),
             mux: number.into(),
             addresses: inner(number).into(),
+            endpoint: None,
             crypto: crypto(number),
         };
         let network = "open = \"routed\"\n".to_owned();
