@@ -32,6 +32,7 @@ impl<I: PacketIo> Lane<I> {
             outboxes,
             oversized,
             copies,
+            unresolved,
             identification,
             asks,
             local,
@@ -45,24 +46,28 @@ impl<I: PacketIo> Lane<I> {
                 Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
             }
             Ok(fate) => fate,
+            Err(End { verdict: Verdict::NoNeighbour, .. }) => Fate::Aside,
             Err(end) => outside::otherwise(memory, packet, tables, ways, asks, end, now),
         });
         done(Stage::Route);
         seal(&mut passage, ways, asks, crypto, identification, now, &mut done);
         let (leave, aside) = passage.end();
-        pass_on(io, received, packets, leave, outboxes, |io, place, frame, packet| {
+        pass_on(io, received, packets, leave, outboxes, |io, place, mut frame, packet| {
             if !aside.contains(place) {
                 return io.recycle(frame);
             }
-            if tables.groups.members(packet.route.to).is_none() {
-                return oversized.push(frame, *packet);
-            }
-            match copies.push(frame, *packet) {
-                Ok(()) => tally.count(Verdict::Copied, 1),
-                Err(frame) => {
-                    account(End::of(packet.client)(Verdict::CopiesLimit), tables, *index, tally);
-                    io.recycle(frame);
-                }
+            let taken = if tables.groups.members(packet.route.to).is_some() {
+                let taken = copies.push(frame, *packet).map(|()| tally.count(Verdict::Copied, 1));
+                taken.map_err(|frame| (frame, Verdict::CopiesLimit))
+            } else if outside::is_unresolved(io.buffer(&mut frame), packet, tables, ways) {
+                unresolved.push(frame, *packet, now).map_err(|frame| (frame, Verdict::NoNeighbour))
+            } else {
+                oversized.push(frame, *packet);
+                Ok(())
+            };
+            if let Err((frame, verdict)) = taken {
+                account(End::of(packet.client)(verdict), tables, *index, tally);
+                io.recycle(frame);
             }
         });
         done(Stage::Enclose);

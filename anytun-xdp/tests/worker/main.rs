@@ -9,6 +9,7 @@ mod local;
 mod nat;
 mod open;
 mod sizes;
+mod unresolved;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -144,13 +144,6 @@ fn what_cannot_go_ends_under_its_name() {
     for (verdict, count) in [(Verdict::ForeignSource, 1), (Verdict::Stray, 2), (Verdict::LinkScope, 1)] {
         assert_eq!(bench.count(verdict), count, "{verdict:?}");
     }
-    let known = bench.ways.load_full();
-    bench.ways.store(Arc::new(Ways { neighbours: Arc::default(), ..(*known).clone() }));
-    frame(&mut bench, HOST, 84);
-    assert_eq!(bench.sent(1).len(), 0);
-    assert_eq!(bench.count(Verdict::NoNeighbour), 1);
-    let asked: Vec<Next> = bench.asks.take().collect();
-    assert_eq!(asked, [Next { ifindex: ETH1, address: mapped(GATEWAY) }], "the gateway is asked for");
     bench.ways.store(Arc::default());
     frame(&mut bench, HOST, 84);
     assert_eq!(bench.sent(1).len(), 0);
