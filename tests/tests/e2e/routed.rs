@@ -134,10 +134,12 @@ fn waits() -> Result<()> {
     let open = Open::start(1)?;
     OUTSIDE.iter().try_for_each(|outside| open.introduce(outside))?;
     for outside in OUTSIDE {
-        let before = open.node.status()?;
+        let known = open.node.status()?.mirror.neighbours;
         open.lab.node.ip("neigh flush dev link1")?;
+        let before = open.node.await_status("the node knows of that", |status| status.mirror.neighbours < known)?;
         ping(&open.clients[0], outside.parse()?, 1, 56)?;
         let after = open.node.status()?;
+        ensure!(after.mirror.neighbours_asked > before.mirror.neighbours_asked, "the kernel was not asked");
         ensure!(before.verdict("no-neighbour") == after.verdict("no-neighbour"), "a packet found no neighbour");
         after.ensure_ledgers_hold()?;
     }
