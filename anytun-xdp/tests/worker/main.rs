@@ -3,11 +3,13 @@
 
 mod bench;
 mod ethernet;
+mod expected;
 mod group;
 mod local;
 mod nat;
 mod open;
 mod sizes;
+mod unresolved;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
