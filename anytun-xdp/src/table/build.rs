@@ -8,8 +8,8 @@ use anytun_common::wire::ethernet::Mac;
 use hashbrown::HashMap;
 
 use super::{
-    Bridge, Client, ClientCounters, Devices, Expected, Groups, Inside, KERNEL, Lpm, Members, NOWHERE, Nats, OUTSIDE, Own, Policy,
-    Rate, Service, Services, Tables, Track,
+    Bridge, Client, ClientCounters, Devices, Expected, Groups, Inside, KERNEL, Lpm, Members, NOWHERE, Nats, OUTSIDE,
+    Own, Policy, Rate, Service, Services, Tables, Track,
 };
 use crate::config::{self, Config, HostAddress, Open, Prefix};
 use crate::satp::lease::Sequences;

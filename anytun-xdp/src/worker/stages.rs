@@ -135,7 +135,9 @@ fn push_halves<I: PacketIo>(io: &mut I, mut frame: I::Frame, packet: &Packet, ou
     let memory = io.buffer(&mut frame);
     match halve(memory, network, packet.end(), packet.path.into(), identification, io.buffer(&mut further)) {
         Some(octets) => {
-            for (mut frame, (length, octets)) in [frame, further].into_iter().zip(octets.into_iter().zip([receipt.octets, 0])) {
+            for (mut frame, (length, octets)) in
+                [frame, further].into_iter().zip(octets.into_iter().zip([receipt.octets, 0]))
+            {
                 io.set_length(&mut frame, length);
                 outbox.push(frame, Receipt { octets, ..receipt });
             }

@@ -98,9 +98,8 @@ impl<I: PacketIo> Lane<I> {
 
     #[inline(never)]
     fn look_again(&mut self, tables: &Tables, ways: &Ways, now: u64) -> usize {
-        let Self {
-            index, io, tally, packets, crypto, outboxes, oversized, unresolved, identification, asks, ..
-        } = self;
+        let Self { index, io, tally, packets, crypto, outboxes, oversized, unresolved, identification, asks, .. } =
+            self;
         let Unresolved { waiting, frames, packets: due, looked, .. } = unresolved;
         *looked = now;
         for _ in 0..waiting.len() {

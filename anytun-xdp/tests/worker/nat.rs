@@ -220,6 +220,7 @@ fn limits_change_and_what_is_lent_stays() {
     assert_eq!(lent(&mut bench, false, 5000, 53), first, "the port that she has stays hers");
     send(&mut bench, false, &udp((alice, 5001), (HOST, 53), 64, 33));
     assert_eq!((bench.sent(1).len(), bench.count(Verdict::NatLimit)), (0, 1), "one port is what she may have now");
+    assert_eq!(bench.sent(0).len(), 1, "and she is told");
     bench.configure(&with(", ports_per_client = 2"));
     bench.tables.load().nats.adjust();
     assert_ne!(lent(&mut bench, false, 5001, 53), first);

@@ -185,10 +185,7 @@ impl Router {
         let router = Namespace::new("router")?;
         let bob = lab.client(Who::Bob);
         bob.ip(&format!("link set eth0 netns {} name near", router.name()))?;
-        router.ip(&format!(
-            "link add name far mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}",
-            bob.name()
-        ))?;
+        router.ip(&format!("link add name far mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}", bob.name()))?;
         for (setting, value) in [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")] {
             router.set(setting, value)?;
         }

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use anytun_tests::config::Config;
 use anytun_tests::lab::{Running, Who};
 
-use crate::sizes::wide_with;
 use crate::Case;
+use crate::sizes::wide_with;
 
 /// Octets of the inner packets.
 const SMALLEST: usize = 60;
