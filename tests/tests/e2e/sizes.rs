@@ -262,20 +262,22 @@ fn narrow(outer: usize) -> Result<()> {
 /// takes no more than that.
 fn least() -> Result<()> {
     const LEAST: usize = 1280;
+    /// A port that no daemon has.
+    const FREE: u16 = 7777;
     let way = Router::with(LEAST, "anycast6", |config| config)?;
     let [to, to6] = Who::Bob.inner();
     ping(&way.running, &format!("-M do -s {}", LARGEST_V6 - 28), to)?;
     way.await_path()?;
     let far = far_errors(&way.router, 1)?;
     let [alice, bob] = Who::BOTH.map(|who| way.running.lab.client(who));
-    let there = bob.enter(|| UdpSocket::bind((to6, PORT)))?.context("bob cannot bind")?;
+    let there = bob.enter(|| UdpSocket::bind((to6, FREE)))?.context("bob cannot bind")?;
     there.set_read_timeout(Some(PATIENCE))?;
-    let here = alice.enter(|| UdpSocket::bind((Who::Alice.inner()[1], PORT)))?.context("alice cannot bind")?;
+    let here = alice.enter(|| UdpSocket::bind((Who::Alice.inner()[1], FREE)))?.context("alice cannot bind")?;
     let mut buffer = [0; 2000];
     // Without IPv6 around them, UDP, SATP, payload type and tag.
     for size in [LEAST - 68, LEAST - 67, LEAST - 30, LEAST - 1, LEAST] {
         let datagram: Vec<u8> = (48..size).map(|at| (at * 7 + size) as u8).collect();
-        here.send_to(&datagram, (to6, PORT))?;
+        here.send_to(&datagram, (to6, FREE))?;
         let length = there.recv(&mut buffer).with_context(|| format!("{size} octets did not arrive"))?;
         ensure!(buffer[..length] == datagram, "{size} octets arrived otherwise");
     }
