@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anytun_xdp::config::HostAddress;
-use anytun_xdp::kernel::{Addressing, HostError, Ready, Tun, Waker, Wanted, Watch};
+use anytun_xdp::kernel::{Addressing, HostError, Layer, Ready, Tun, Waker, Wanted, Watch};
 use caps::{CapSet, Capability, CapsHashSet};
 use namespace::{Namespace, permitted};
 
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn wanted(mtu: u32, addresses: &[&str], routes: &[&str]) -> Wanted {
     Wanted {
         mtu,
+        mac: None,
         addresses: addresses.iter().map(|own| own.parse().unwrap()).collect(),
         routes: routes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
     }
@@ -65,7 +66,7 @@ fn packets_go_both_ways_in_both_families() {
         return;
     }
     both_families().enter(|| {
-        let tun = Tun::create("office").unwrap();
+        let tun = Tun::create("office", Layer::Ip).unwrap();
         let mut addressing = Addressing::new(&tun).unwrap();
         addressing.set(&wanted(1400, &["10.9.0.1/24", "fd00:9::1/64"], &["10.20.0.0/16", "fd01::/64"])).unwrap();
         let shown = ip("-d addr show dev office");
@@ -108,7 +109,7 @@ fn addresses_routes_and_mtu_change_while_it_is_up() {
         return;
     }
     both_families().enter(|| {
-        let tun = Tun::create("office").unwrap();
+        let tun = Tun::create("office", Layer::Ip).unwrap();
         let mut addressing = Addressing::new(&tun).unwrap();
         let steps = [
             wanted(1400, &["10.9.0.1/24"], &["10.20.0.0/16"]),
@@ -155,12 +156,12 @@ fn what_the_kernel_has_already_is_left_alone_and_named() {
     namespace.ip(&["link", "set", "dummy", "up"]);
     namespace.ip(&["route", "add", "10.20.0.0/16", "dev", "dummy"]);
     namespace.enter(|| {
-        let error = Tun::create("other").unwrap_err();
+        let error = Tun::create("other", Layer::Ip).unwrap_err();
         assert!(matches!(&error, HostError::Unsupported { interface, .. } if interface == "other"), "{error}");
         assert!(error.to_string().contains("`ip link delete other`"), "{error}");
         assert!(ip("link show dev other").contains("other@dummy"));
-        let tun = Tun::create("office").unwrap();
-        assert!(Tun::create("office").is_err());
+        let tun = Tun::create("office", Layer::Ip).unwrap();
+        assert!(Tun::create("office", Layer::Ip).is_err());
 
         let mut addressing = Addressing::new(&tun).unwrap();
         let good = wanted(1400, &["10.9.0.1/24"], &["10.21.0.0/16"]);
@@ -189,7 +190,7 @@ fn a_device_that_was_deleted_is_noticed() {
     }
     let namespace = Namespace::new();
     namespace.enter(|| {
-        let (tun, waker) = (Tun::create("office").unwrap(), Waker::new().unwrap());
+        let (tun, waker) = (Tun::create("office", Layer::Ip).unwrap(), Waker::new().unwrap());
         let mut watch = Watch::new(&waker, [&tun]);
         waker.wake();
         watch.wait(PATIENCE);
@@ -214,13 +215,13 @@ fn devices_and_what_they_are_told_need_one_capability() {
     };
     Namespace::new().enter(|| {
         keep(&[Capability::CAP_NET_ADMIN]);
-        let tun = Tun::create("office").unwrap();
+        let tun = Tun::create("office", Layer::Ip).unwrap();
         let mut addressing = Addressing::new(&tun).unwrap();
         addressing.set(&wanted(1400, &["10.9.0.1/24"], &[])).unwrap();
         keep(&[]);
         let error = addressing.set(&wanted(1400, &["10.9.0.2/24"], &[])).unwrap_err();
         assert!(matches!(error, HostError::NotPermitted { .. }), "{error}");
-        let error = Tun::create("lab").unwrap_err();
+        let error = Tun::create("lab", Layer::Ip).unwrap_err();
         assert!(matches!(error, HostError::NotPermitted { .. }), "{error}");
         assert_eq!(tun.receive(&mut [0; 100]).unwrap(), None, "packets go on without");
     });
