@@ -76,7 +76,7 @@ pub(super) fn macs(report: &mut Report, table: &Table<'_>) -> Vec<At<Mac>> {
 /// that comes from one to another keeps what it knows (RFC 9135 §4.1); without an address each node has its own.
 pub(super) fn device_mac(network: &str, addresses: &[HostAddress], node: &str) -> Mac {
     let mut hash = Sha256::new_with_prefix(network);
-    let mut add = |part: &str| hash.update([&[0], part.as_bytes()].concat());
+    let mut add = |part: &str| hash.update([&[0][..], part.as_bytes()].concat());
     match addresses {
         [] => add(node),
         some => some.iter().for_each(|own| add(&own.to_string())),

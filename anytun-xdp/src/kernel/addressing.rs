@@ -2,7 +2,6 @@
 //! lie outside of their prefixes.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::{fs, io};
 
 use anytun_common::wire::ethernet::Mac;
@@ -134,19 +133,15 @@ impl Addressing {
     /// Keeps clients from becoming routers of this host by advertisements (RFC 4861 section 6.3.4).
     fn refuse_routers(&self) -> Result<(), HostError> {
         let setting = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", self.name);
-        let (file, refused) = (Path::new(&setting), "0");
-        match fs::read_to_string(file) {
-            Ok(value) if value.trim() != refused => {
-                fs::write(file, refused).map_err(|error| {
-                    self.unsupported(
-                        format!("{setting} cannot be set to {refused} ({error}), and clients could make themselves routers of this host"),
-                        "`sysctl net.ipv6.conf.default.accept_ra=0`, or let the node write there".into(),
-                    )
-                })
-            }
-            // As it is to be, or without IPv6.
-            _ => Ok(()),
-        }
+        let is_open = fs::read_to_string(&setting).is_ok_and(|value| value.trim() != "0");
+        // Without IPv6 there is nothing to set.
+        let outcome = if is_open { fs::write(&setting, "0") } else { Ok(()) };
+        outcome.map_err(|error| {
+            self.unsupported(
+                format!("{setting} cannot be set to 0 ({error}), and clients could make themselves routers of this host"),
+                "`sysctl net.ipv6.conf.default.accept_ra=0`, or let the node write there".into(),
+            )
+        })
     }
 
     fn unsupported(&self, what: String, mend: String) -> HostError {
