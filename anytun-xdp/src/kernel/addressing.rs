@@ -138,7 +138,9 @@ impl Addressing {
         let outcome = if is_open { fs::write(&setting, "0") } else { Ok(()) };
         outcome.map_err(|error| {
             self.unsupported(
-                format!("{setting} cannot be set to 0 ({error}), and clients could make themselves routers of this host"),
+                format!(
+                    "{setting} cannot be set to 0 ({error}), and clients could make themselves routers of this host"
+                ),
                 "`sysctl net.ipv6.conf.default.accept_ra=0`, or let the node write there".into(),
             )
         })

@@ -120,7 +120,8 @@ pub(super) fn not_opened(device: &str, error: io::Error) -> HostError {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => HostError::Unsupported {
             interface: device.into(),
             what: format!("there is no {CONTROL} to make the device with"),
-            mend: "`modprobe tun`, give a container the device, or leave `address` and `device` out of the network".into(),
+            mend: "`modprobe tun`, give a container the device, or leave `address` and `device` out of the network"
+                .into(),
         },
         Some(libc::EACCES | libc::EPERM) => HostError::Unsupported {
             interface: device.into(),

@@ -59,7 +59,6 @@ pub fn route(
 
 #[cfg(test)]
 mod tests {
-    use hashbrown::HashMap;
 
     use super::*;
     use crate::config::Bridging;

@@ -341,7 +341,8 @@ mod tests {
     #[test]
     fn a_full_table_refuses_and_goes_on() {
         let bridge = Bridge::new(Bridging { mac_limit: u32::MAX, ..BRIDGING }, 0..1, HashMap::new());
-        let learned = (0..16 * MOST_BUCKETS as u32).filter(|number| bridge.learn(station(*number, 0), 0, 0).is_ok()).count();
+        let learned =
+            (0..16 * MOST_BUCKETS as u32).filter(|number| bridge.learn(station(*number, 0), 0, 0).is_ok()).count();
         assert!((4 * MOST_BUCKETS..=8 * MOST_BUCKETS).contains(&learned), "{learned}");
         assert_eq!((bridge.stations(), bridge.behind(0)), (learned, learned));
     }

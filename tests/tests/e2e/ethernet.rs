@@ -221,10 +221,8 @@ impl Yard {
 
 /// The node has addresses in the network, and a MAC address that nobody takes and that outlives it.
 fn node_address() -> Result<()> {
-    let mut yard = Yard::start(&format!(
-        "address = [\"{}/24\", \"{}/64\"]\ndevice = \"{PORT_OF_NODE}\"\n",
-        HOME[0], HOME[1]
-    ))?;
+    let mut yard =
+        Yard::start(&format!("address = [\"{}/24\", \"{}/64\"]\ndevice = \"{PORT_OF_NODE}\"\n", HOME[0], HOME[1]))?;
     yard.reach(HOME)?;
     for mux in 1..=3 {
         for (home, inner) in HOME.iter().zip(inner(mux)) {

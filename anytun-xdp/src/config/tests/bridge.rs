@@ -95,7 +95,11 @@ fn the_mac_address_of_the_node_stays_and_differs_where_it_must() {
     assert_eq!(mac("vie1", office, device), Some([0xa6, 0x3c, 0x08, 0x6b, 0x42, 0x6c]));
     assert_eq!(mac("ham1", office, device), Some([0x5a, 0x6d, 0x0c, 0x9e, 0x6d, 0xca]));
     assert_eq!(mac("vie1", office, address), Some([0x5e, 0xa5, 0x17, 0x60, 0x70, 0x1d]));
-    assert_eq!(mac("ham1", office, address), Some([0x5e, 0xa5, 0x17, 0x60, 0x70, 0x1d]), "who comes from one to the other keeps its neighbours");
+    assert_eq!(
+        mac("ham1", office, address),
+        Some([0x5e, 0xa5, 0x17, 0x60, 0x70, 0x1d]),
+        "who comes from one to the other keeps its neighbours"
+    );
     assert_eq!(mac("vie1", lab, address), Some([0x16, 0x5c, 0x80, 0x4b, 0x80, 0x01]));
     let both = "address = [\"10.9.0.1/24\", \"fd00:9::1/64\"]";
     assert_eq!(mac("vie1", office, both), Some([0xc6, 0x8b, 0x29, 0xa4, 0xaf, 0x93]));
@@ -105,12 +109,12 @@ fn the_mac_address_of_the_node_stays_and_differs_where_it_must() {
 fn ports_of_the_node_that_cannot_be() {
     for (keys, message) in [
         ("kernel_routes = true", "16: `kernel_routes` is for networks of kind \"ip\""),
-        (
-            "address = \"10.9.0.1/24\"\nkernel_routes = false",
-            "17: `kernel_routes` is for networks of kind \"ip\"",
-        ),
+        ("address = \"10.9.0.1/24\"\nkernel_routes = false", "17: `kernel_routes` is for networks of kind \"ip\""),
         ("address = []", "16: `address` is empty; leave it out if the node has none in the network"),
-        ("address = \"10.9.0.0/24\"", "16: `address` \"10.9.0.0/24\" is the address of its whole prefix, not of a host"),
+        (
+            "address = \"10.9.0.0/24\"",
+            "16: `address` \"10.9.0.0/24\" is the address of its whole prefix, not of a host",
+        ),
         ("address = \"192.0.2.53/24\"", "16: `address` 192.0.2.53 is that of the service \"anycast\""),
         (
             "device = \"eth0\"",
@@ -122,11 +126,9 @@ fn ports_of_the_node_that_cannot_be() {
         assert_eq!(refused(&ethernet(keys, "", "")), format!("node.toml:{message}"), "{keys}");
     }
     let text = ethernet("device = \"lan7\"", "macs = [\"a6:3c:08:6b:42:6c\"]", "");
-    assert_eq!(
-        refused(&text),
-        "node.toml:21: MAC address a6:3c:08:6b:42:6c is that of the node's own device \"lan7\""
-    );
-    let lab = "\n[[network]]\nname = \"lab\"\nkind = \"ethernet\"\naddress = \"10.9.0.2/24\"\n[[client]]\nname = \"alice\"";
+    assert_eq!(refused(&text), "node.toml:21: MAC address a6:3c:08:6b:42:6c is that of the node's own device \"lan7\"");
+    let lab =
+        "\n[[network]]\nname = \"lab\"\nkind = \"ethernet\"\naddress = \"10.9.0.2/24\"\n[[client]]\nname = \"alice\"";
     let text = ethernet("address = \"10.9.0.1/24\"", "", "").replacen("\n[[client]]\nname = \"alice\"", lab, 1);
     let says = "node.toml:21: `address` 10.9.0.2/24 and 10.9.0.1/24 of the network of line 16 have addresses in common, which the \
                 kernel cannot reach in both";
