@@ -188,6 +188,11 @@ const LONG: usize = 3_000_000;
 /// Where servers listen.
 const HTTP: u16 = 8080;
 
+/// Sends echo requests, of which none may be lost.
+fn none_lost(from: &Namespace, to: IpAddr) -> Result<()> {
+    Echo::start(from, to, 100, 20)?.finish()?.ensure_none_lost(&format!("{} to {to}", from.name()))
+}
+
 impl Yard {
     /// Waits until the stations with daemons reach these addresses, which takes ARP and neighbour discovery.
     fn reach(&self, addresses: [&str; 2]) -> Result<()> {
@@ -226,8 +231,8 @@ fn node_address() -> Result<()> {
     yard.reach(HOME)?;
     for mux in 1..=3 {
         for (home, inner) in HOME.iter().zip(inner(mux)) {
-            ping(yard.namespace(mux), home.parse()?, 20, 1000)?;
-            ping(&yard.lab.node, inner, 20, 1000)?;
+            none_lost(yard.namespace(mux), home.parse()?)?;
+            none_lost(&yard.lab.node, inner)?;
         }
     }
     yard.introduce()?;
@@ -280,7 +285,7 @@ fn lan() -> Result<()> {
     yard.reach(HOME)?;
     yard.introduce()?;
     for address in inner(2) {
-        ping(&host, address, 20, 1000)?;
+        none_lost(&host, address)?;
     }
     yard.download(&host, BEHIND)?;
     for mux in 1..=3 {
