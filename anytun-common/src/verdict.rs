@@ -81,7 +81,7 @@ verdicts! {
     PayloadType "payload-type" Dropped "a payload type that the client's network does not carry",
     MalformedInner "malformed-inner" Dropped "an inner packet whose header contradicts itself",
     LinkScope "link-scope" Dropped "an inner packet that no router forwards: link-local, loopback, unspecified or multicast",
-    ForeignSource "foreign-source" Dropped "an inner source address outside the client's prefixes",
+    ForeignSource "foreign-source" Dropped "an inner source address that is not the client's",
     HopLimit "hop-limit" Dropped "the inner TTL or hop limit was used up",
     EcnMismatch "ecn-mismatch" Dropped "congestion marked outside on a packet that cannot carry the mark inside (RFC 6040)",
     NatLimit "nat-limit" Dropped "the client has as many ports or sessions of the NAT as one may have",

@@ -1,4 +1,4 @@
-//! The device that connects a network with the kernel, in a namespace: what the kernel does with it, and what is refused.
+//! The devices that connect networks with the kernel, in a namespace: what the kernel does with it, and what is refused.
 
 mod namespace;
 
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anytun_xdp::config::HostAddress;
-use anytun_xdp::kernel::{Addressing, HostError, Ready, Tun, Waker, Wanted, Watch};
+use anytun_xdp::kernel::{Addressing, HostError, Layer, Ready, Tun, Waker, Wanted, Watch};
 use caps::{CapSet, Capability, CapsHashSet};
 use namespace::{Namespace, permitted};
 
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn wanted(mtu: u32, addresses: &[&str], routes: &[&str]) -> Wanted {
     Wanted {
         mtu,
+        mac: None,
         addresses: addresses.iter().map(|own| own.parse().unwrap()).collect(),
         routes: routes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
     }
@@ -65,7 +66,7 @@ fn packets_go_both_ways_in_both_families() {
         return;
     }
     both_families().enter(|| {
-        let tun = Tun::create("office").unwrap();
+        let tun = Tun::create("office", Layer::Ip).unwrap();
         let mut addressing = Addressing::new(&tun).unwrap();
         addressing.set(&wanted(1400, &["10.9.0.1/24", "fd00:9::1/64"], &["10.20.0.0/16", "fd01::/64"])).unwrap();
         let shown = ip("-d addr show dev office");
@@ -108,7 +109,7 @@ fn addresses_routes_and_mtu_change_while_it_is_up() {
         return;
     }
     both_families().enter(|| {
-        let tun = Tun::create("office").unwrap();
+        let tun = Tun::create("office", Layer::Ip).unwrap();
         let mut addressing = Addressing::new(&tun).unwrap();
         let steps = [
             wanted(1400, &["10.9.0.1/24"], &["10.20.0.0/16"]),
@@ -155,12 +156,12 @@ fn what_the_kernel_has_already_is_left_alone_and_named() {
     namespace.ip(&["link", "set", "dummy", "up"]);
     namespace.ip(&["route", "add", "10.20.0.0/16", "dev", "dummy"]);
     namespace.enter(|| {
-        let error = Tun::create("other").unwrap_err();
+        let error = Tun::create("other", Layer::Ip).unwrap_err();
         assert!(matches!(&error, HostError::Unsupported { interface, .. } if interface == "other"), "{error}");
         assert!(error.to_string().contains("`ip link delete other`"), "{error}");
         assert!(ip("link show dev other").contains("other@dummy"));
-        let tun = Tun::create("office").unwrap();
-        assert!(Tun::create("office").is_err());
+        let tun = Tun::create("office", Layer::Ip).unwrap();
+        assert!(Tun::create("office", Layer::Ip).is_err());
 
         let mut addressing = Addressing::new(&tun).unwrap();
         let good = wanted(1400, &["10.9.0.1/24"], &["10.21.0.0/16"]);
@@ -189,7 +190,7 @@ fn a_device_that_was_deleted_is_noticed() {
     }
     let namespace = Namespace::new();
     namespace.enter(|| {
-        let (tun, waker) = (Tun::create("office").unwrap(), Waker::new().unwrap());
+        let (tun, waker) = (Tun::create("office", Layer::Ip).unwrap(), Waker::new().unwrap());
         let mut watch = Watch::new(&waker, [&tun]);
         waker.wake();
         watch.wait(PATIENCE);
@@ -214,14 +215,85 @@ fn devices_and_what_they_are_told_need_one_capability() {
     };
     Namespace::new().enter(|| {
         keep(&[Capability::CAP_NET_ADMIN]);
-        let tun = Tun::create("office").unwrap();
+        let tun = Tun::create("office", Layer::Ip).unwrap();
         let mut addressing = Addressing::new(&tun).unwrap();
         addressing.set(&wanted(1400, &["10.9.0.1/24"], &[])).unwrap();
         keep(&[]);
         let error = addressing.set(&wanted(1400, &["10.9.0.2/24"], &[])).unwrap_err();
         assert!(matches!(error, HostError::NotPermitted { .. }), "{error}");
-        let error = Tun::create("lab").unwrap_err();
+        let error = Tun::create("lab", Layer::Ip).unwrap_err();
         assert!(matches!(error, HostError::NotPermitted { .. }), "{error}");
         assert_eq!(tun.receive(&mut [0; 100]).unwrap(), None, "packets go on without");
+    });
+}
+
+/// The next frame of the kernel with this EtherType; others are passed over.
+fn frame_of(tap: &Tun, ethertype: u16) -> Vec<u8> {
+    let waker = Waker::new().unwrap();
+    let mut watch = Watch::new(&waker, [tap]);
+    let mut memory = [0; 2048];
+    loop {
+        watch.wait(PATIENCE);
+        assert_eq!(watch.ready(0), Ready::Packet, "no frame of type {ethertype:#x}");
+        let length = tap.receive(&mut memory).unwrap().expect("a frame that was announced");
+        if memory[12..14] == ethertype.to_be_bytes() {
+            return memory[..length].to_vec();
+        }
+    }
+}
+
+#[test]
+fn a_tap_device_has_its_mac_address_and_carries_frames() {
+    const MAC: [u8; 6] = [2, 0x11, 0x22, 0x33, 0x44, 0x55];
+    const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
+    if !permitted("tap") {
+        return;
+    }
+    both_families().enter(|| {
+        let tap = Tun::create("yard", Layer::Ethernet).unwrap();
+        assert_eq!(tap.layer(), Layer::Ethernet);
+        let mut addressing = Addressing::new(&tap).unwrap();
+        let tapped = |addresses: &[&str]| Wanted { mac: Some(MAC), ..wanted(1438, addresses, &[]) };
+        addressing.set(&tapped(&["10.9.0.1/24", "fd00:9::1/64"])).unwrap();
+        let shown = ip("-d addr show dev yard");
+        for part in ["mtu 1438", "link/ether 02:11:22:33:44:55 ", "inet 10.9.0.1/24 ", "inet6 fd00:9::1/64 ", ",UP,"] {
+            assert!(shown.contains(part), "{part} is not in {shown}");
+        }
+        // RFC 4291 appendix A: the second lowest bit of the first octet is inverted, ff:fe goes into the middle.
+        assert!(shown.contains("inet6 fe80::11:22ff:fe33:4455/64"), "{shown}");
+        let setting = std::fs::read_to_string("/proc/sys/net/ipv6/conf/yard/accept_ra").unwrap();
+        assert_eq!(setting.trim(), "0", "no client becomes a router of the host");
+
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.send_to(b"a question", "10.9.0.11:5353").unwrap();
+        let mut arp = frame_of(&tap, 0x0806);
+        assert_eq!((&arp[..6], &arp[6..12]), (&[0xff; 6][..], &MAC[..]));
+        assert_eq!(&arp[38..42], [10, 9, 0, 11]);
+        // The answer (RFC 826): sender and target change places.
+        arp[..6].copy_from_slice(&MAC);
+        arp[6..12].copy_from_slice(&CLIENT);
+        arp[21] = 2;
+        arp[22..42].rotate_left(10);
+        arp[22..28].copy_from_slice(&CLIENT);
+        tap.send(&arp).unwrap();
+        let question = frame_of(&tap, 0x0800);
+        assert_eq!((&question[..6], &question[6..12]), (&CLIENT[..], &MAC[..]));
+        assert!(question.ends_with(b"a question"));
+        assert!(tap.send(&question[..13]).is_err(), "less than a header");
+    });
+}
+
+#[test]
+fn a_tap_device_without_address_has_none_at_all() {
+    if !permitted("a tap device without address") {
+        return;
+    }
+    both_families().enter(|| {
+        let tap = Tun::create("yard", Layer::Ethernet).unwrap();
+        let mut addressing = Addressing::new(&tap).unwrap();
+        addressing.set(&Wanted { mac: Some([2, 0, 0, 0, 0, 9]), ..wanted(1438, &[], &[]) }).unwrap();
+        let shown = ip("addr show dev yard");
+        assert!(shown.contains("link/ether 02:00:00:00:00:09 ") && shown.contains(",UP,"), "{shown}");
+        assert!(!shown.contains("inet"), "{shown}");
     });
 }

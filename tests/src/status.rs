@@ -199,6 +199,8 @@ pub struct Io {
 pub struct Device {
     /// Its name.
     pub name: String,
+    /// Its MAC address, in an Ethernet network.
+    pub mac: Option<String>,
     /// Packets to the kernel.
     pub delivered: u64,
     /// Packets from the kernel.

@@ -1,7 +1,9 @@
 //! The keys of Ethernet networks and of their clients.
 
 use anytun_common::wire::ethernet::Mac;
+use sha2::{Digest, Sha256};
 
+use super::HostAddress;
 use super::document::{At, Table};
 use super::error::Report;
 
@@ -15,8 +17,7 @@ const AGE: u32 = 300;
 /// Keys that only Ethernet networks have.
 const KEYS: [&str; 3] = ["mac_age", "mac_limit", "flood_rate"];
 /// Keys that only IP networks have.
-const IP_KEYS: [&str; 8] =
-    ["more_specifics", "mss_clamp", "open", "nat", "broadcast", "address", "device", "kernel_routes"];
+const IP_KEYS: [&str; 6] = ["more_specifics", "mss_clamp", "open", "nat", "broadcast", "kernel_routes"];
 
 /// How an Ethernet network treats its clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +69,20 @@ pub(super) fn macs(report: &mut Report, table: &Table<'_>) -> Vec<At<Mac>> {
         }
     }
     macs
+}
+
+/// The MAC address of a network's TAP device: locally administered (IEEE 802 §8.4), and the same whenever the node starts, so
+/// that neighbours need not forget it. Nodes that have the same addresses in a network have the same one there, as a client
+/// that comes from one to another keeps what it knows (RFC 9135 §4.1); without an address each node has its own.
+pub(super) fn device_mac(network: &str, addresses: &[HostAddress], node: &str) -> Mac {
+    let mut hash = Sha256::new_with_prefix(network);
+    let mut add = |part: &str| hash.update([&[0][..], part.as_bytes()].concat());
+    match addresses {
+        [] => add(node),
+        some => some.iter().for_each(|own| add(&own.to_string())),
+    }
+    let [first, second, third, fourth, fifth, sixth, ..] = <[u8; 32]>::from(hash.finalize());
+    [first & 0xfc | 0x02, second, third, fourth, fifth, sixth]
 }
 
 /// A MAC address as it is written.

@@ -103,7 +103,7 @@ impl<'a> Clients<'a> {
             }
             overlap::check(report, place, network.more_specifics, claims);
         }
-        check_macs(report, &entries);
+        check_macs(report, &entries, around.networks);
         open::check(report, reachable(&entries, around.networks), around.services, around.networks);
         (names, entries.into_iter().map(|entry| entry.client).collect())
     }
@@ -319,11 +319,16 @@ fn named(name: Option<&str>) -> String {
     name.map_or_else(|| "a client without a name".to_owned(), |name| format!("client {name:?}"))
 }
 
-/// Reports MAC addresses of a network that are given twice.
-fn check_macs(report: &mut Report, entries: &[Entry]) {
+/// Reports MAC addresses of a network that are given twice, and those that are the node's own.
+fn check_macs(report: &mut Report, entries: &[Entry], networks: &[Option<Network>]) {
     let mut taken = HashMap::new();
     for entry in entries {
+        let local = entry.network.and_then(|index| networks.get(index)?.as_ref()?.local.as_ref());
         for At { line, value: mac } in &entry.macs {
+            if let Some(local) = local.filter(|local| local.mac == Some(*mac)) {
+                let device = &local.device;
+                report.error(*line, format!("MAC address {} is that of the node's own device {device:?}", shown(*mac)));
+            }
             let first: Option<(Option<&str>, usize)> =
                 taken.insert((entry.network, *mac), (entry.name.as_deref(), *line));
             if let Some((name, other)) = first {

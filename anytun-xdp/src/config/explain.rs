@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
+use super::bridge::shown;
 use super::error::SHOWN;
 use super::{
     Bridging, Client, Config, Group, Idle, Interface, Network, Open, Queues, Scheduling, UdpChecksum, XdpMode,
@@ -71,7 +72,15 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
         }
         if let Some(local) = &network.local {
             let addresses: Vec<String> = local.addresses.iter().map(ToString::to_string).collect();
-            writeln!(out, "  the node is {} there, through the device {}", addresses.join(", "), local.device)?;
+            if addresses.is_empty() {
+                write!(out, "  the device {} is a port of it, and the node has no address there", local.device)?;
+            } else {
+                write!(out, "  the node is {} there, through the device {}", addresses.join(", "), local.device)?;
+            }
+            match local.mac {
+                Some(mac) => writeln!(out, ", MAC address {}", shown(mac))?,
+                None => writeln!(out)?,
+            }
             let routes =
                 members().flat_map(|client| &client.prefixes).filter(|prefix| local.needs_route(prefix)).count();
             if routes > 0 {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use super::bridge::device_mac;
 use super::document::{At, Table};
 use super::error::Report;
 use super::node::{INTERFACE_NAME, is_interface_name};
@@ -13,13 +14,27 @@ use super::{HostAddress, Interface, Local, Network, Open, Prefix, Service};
 /// Names that the kernel gives to directories of settings, or would fill in itself.
 const NO_DEVICES: [&str; 4] = [".", "..", "all", "default"];
 
-/// Reads them: `Some(None)` when the network has no address of the node, `None` when it has one that cannot be used.
+/// Reads them: `Some(None)` when the network is not connected with the node, `None` when it is by what cannot be used. An
+/// Ethernet network needs no address for that, and is told by the name of the node it is on.
 pub(super) fn local(
     report: &mut Report,
     table: &Table<'_>,
     network: Option<&str>,
     open: Option<Open>,
+    node_of_ethernet: Option<&str>,
 ) -> Option<Option<Local>> {
+    if let Some(node) = node_of_ethernet {
+        if !table.has("address") && !table.has("device") {
+            return Some(None);
+        }
+        let addresses = match table.has("address") {
+            true => addresses(report, table, Scope::Link),
+            false => Some(Vec::new()),
+        };
+        let (device, addresses) = (device(report, table, network)?, addresses?);
+        let mac = device_mac(network?, &addresses, node);
+        return Some(Some(Local { device, addresses, kernel_routes: false, mac: Some(mac) }));
+    }
     if !table.has("address") {
         let idle = ["device", "kernel_routes"].into_iter().filter(|key| table.has(key));
         let idle: Vec<&str> = idle.collect();
@@ -30,7 +45,7 @@ pub(super) fn local(
         }
         return idle.is_empty().then_some(None);
     }
-    let addresses = addresses(report, table);
+    let addresses = addresses(report, table, Scope::Routed);
     let device = device(report, table, network);
     let kernel_routes = match table.has("kernel_routes") {
         true => table.boolean(report, "kernel_routes").map(|at| at.value),
@@ -43,10 +58,19 @@ pub(super) fn local(
         );
         return None;
     }
-    Some(Some(Local { device: device?, addresses: addresses?, kernel_routes: kernel_routes? }))
+    Some(Some(Local { device: device?, addresses: addresses?, kernel_routes: kernel_routes?, mac: None }))
 }
 
-fn addresses(report: &mut Report, table: &Table<'_>) -> Option<Vec<HostAddress>> {
+/// How far from the node those are that its address in a network is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Behind it as behind a router.
+    Routed,
+    /// On one link with it.
+    Link,
+}
+
+fn addresses(report: &mut Report, table: &Table<'_>, scope: Scope) -> Option<Vec<HostAddress>> {
     let At { line, value: texts } = table.string_or_strings(report, "address")?;
     if texts.is_empty() {
         report.error(line, "`address` is empty; leave it out if the node has none in the network");
@@ -56,7 +80,7 @@ fn addresses(report: &mut Report, table: &Table<'_>) -> Option<Vec<HostAddress>>
     for At { line, value } in texts {
         let checked =
             value.parse().map_err(|why| format!("{why}; an address and its prefix are meant, as 10.9.0.1/24"));
-        let checked = checked.and_then(|own| usable(own).map_err(str::to_owned));
+        let checked = checked.and_then(|own| usable(own, scope).map_err(str::to_owned));
         match checked {
             Ok(own) if all.iter().any(|other| other.address == own.address) => {
                 report.error(line, format!("`address` {} is given twice", own.address));
@@ -73,7 +97,7 @@ fn addresses(report: &mut Report, table: &Table<'_>) -> Option<Vec<HostAddress>>
 }
 
 /// The address, unless no host could have it in that prefix.
-fn usable(own: HostAddress) -> Result<HostAddress, &'static str> {
+fn usable(own: HostAddress, scope: Scope) -> Result<HostAddress, &'static str> {
     let HostAddress { address, length } = own;
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -89,7 +113,7 @@ fn usable(own: HostAddress) -> Result<HostAddress, &'static str> {
     let narrow = length + 1 >= own.host().length;
     if let Some(why) = not_of_a_host(address) {
         Err(why)
-    } else if link_local {
+    } else if link_local && scope == Scope::Routed {
         Err("is link-local, and no router forwards what is")
     } else if length == 0 {
         Err("has length 0, which would lead everything into the network")
@@ -158,6 +182,10 @@ pub(super) fn check_addresses(
             if let Some(service) = services.iter().flatten().find(|service| service.address == own.address) {
                 let (address, name) = (own.address, &service.name);
                 report.error(line, format!("`address` {address} is that of the service {name:?}"));
+            }
+            if matches!(own.address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+                // What is on which link, the kernel is always told (RFC 4007 section 6).
+                continue;
             }
             let (here, overlaps) =
                 (own.network(), |there: Prefix, here: Prefix| there.covers(&here) || here.covers(&there));

@@ -289,12 +289,15 @@ impl Open {
 /// What connects a network with the kernel of the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Local {
-    /// Name of the TUN device.
+    /// Name of the device: TUN, or TAP in an Ethernet network.
     pub device: String,
-    /// The node's own addresses in the network, each within the prefix that the kernel reaches through the device.
+    /// The node's own addresses in the network, each within the prefix that the kernel reaches through the device. An Ethernet
+    /// network may have none.
     pub addresses: Vec<HostAddress>,
     /// Whether the kernel gets what no client has, to route it.
     pub kernel_routes: bool,
+    /// MAC address of the TAP device of an Ethernet network.
+    pub mac: Option<Mac>,
 }
 
 /// A peer with a MUX under a service.

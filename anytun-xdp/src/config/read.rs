@@ -204,7 +204,8 @@ fn assemble(
     let network_lines: Vec<usize> = networks.iter().map(|table| table.line).collect();
     let network_tables = networks;
     let line_of = |key| network_tables.iter().map(|table| table.line_of(key)).collect::<Vec<usize>>();
-    let networks = service::networks(report, network_tables, &mut network_names);
+    let node_name = node.as_ref().map_or("", |node| node.name.as_str());
+    let networks = service::networks(report, network_tables, &mut network_names, node_name);
     nat::check(report, network_tables, &networks, &services);
     local::check_devices(report, &networks, &line_of("device"), &interfaces);
     let address_lines = line_of("address");

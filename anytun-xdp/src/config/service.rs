@@ -87,12 +87,17 @@ pub(super) fn not_of_a_host(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Reads every `[[network]]`; `None` stands for one that cannot be used.
-pub(super) fn networks(report: &mut Report, tables: &[Table<'_>], names: &mut Names) -> Vec<Option<Network>> {
-    tables.iter().map(|table| network(report, table, names)).collect()
+/// Reads every `[[network]]` of the node with this name; `None` stands for one that cannot be used.
+pub(super) fn networks(
+    report: &mut Report,
+    tables: &[Table<'_>],
+    names: &mut Names,
+    node: &str,
+) -> Vec<Option<Network>> {
+    tables.iter().map(|table| network(report, table, names, node)).collect()
 }
 
-fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<Network> {
+fn network(report: &mut Report, table: &Table<'_>, names: &mut Names, node: &str) -> Option<Network> {
     let name = names.take(report, table);
     let bridging = bridging(report, table);
     let more_specifics = match table.has("more_specifics") {
@@ -104,7 +109,9 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names) -> Option<
         true => table.boolean(report, "mss_clamp").map(|at| at.value),
         false => Some(true),
     };
-    let local = local(report, table, name.as_deref(), open);
+    // One of which that is wrong counts as Ethernet, of which less is asked.
+    let node_of_ethernet = (bridging != Some(None)).then_some(node);
+    let local = local(report, table, name.as_deref(), open, node_of_ethernet);
     let broadcast = group::broadcast(report, table);
     let copies = group::copies(report, table);
     Some(Network {

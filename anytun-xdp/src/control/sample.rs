@@ -54,16 +54,34 @@ pub(super) fn status() -> Status {
             sessions: 9,
         }],
         mirror: Mirror { rules: 6, routes: 12, neighbours: 2, listings: 5, resynchronisations: 1, neighbours_asked: 4 },
-        devices: vec![Device {
-            name: "office".into(),
-            network: "office".into(),
-            addresses: vec!["10.9.0.1/24".into()],
-            delivered: 40,
-            refused: 0,
-            injected: 50,
-            overrun: 3,
-        }],
+        devices: vec![office(), yard()],
         path_errors: counts(&[("accepted", 2), ("not-sent", 5)]),
+    }
+}
+
+fn office() -> Device {
+    Device {
+        name: "office".into(),
+        network: "office".into(),
+        mac: None,
+        addresses: vec!["10.9.0.1/24".into()],
+        delivered: 40,
+        refused: 0,
+        injected: 50,
+        overrun: 3,
+    }
+}
+
+fn yard() -> Device {
+    Device {
+        name: "yard0".into(),
+        network: "yard".into(),
+        mac: Some("02:11:22:33:44:55".into()),
+        addresses: Vec::new(),
+        delivered: 6,
+        refused: 0,
+        injected: 7,
+        overrun: 0,
     }
 }
 

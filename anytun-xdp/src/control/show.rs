@@ -95,12 +95,16 @@ fn head(status: &Status) -> String {
         thousands(mirror.neighbours)
     );
     for device in &status.devices {
+        let own = match &device.addresses[..] {
+            [] => format!("a port of network {}", device.network),
+            some => format!("the node is {} in network {}", some.join(", "), device.network),
+        };
+        let mac = device.mac.iter().map(|mac| format!(", MAC address {mac}"));
         let _ = writeln!(
             text,
-            "device {}: the node is {} in network {}; {} packets to the kernel, {} from it",
+            "device {}: {own}{}; {} packets to the kernel, {} from it",
             device.name,
-            device.addresses.join(", "),
-            device.network,
+            mac.collect::<String>(),
             thousands(device.delivered),
             thousands(device.injected)
         );

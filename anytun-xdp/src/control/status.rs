@@ -372,7 +372,10 @@ pub struct Device {
     pub name: String,
     /// The network.
     pub network: String,
-    /// The node's own addresses there, with their prefixes.
+    /// Its MAC address, in an Ethernet network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// The node's own addresses there, with their prefixes; an Ethernet network may have none.
     pub addresses: Vec<String>,
     /// Packets given to the kernel.
     pub delivered: u64,

@@ -2,7 +2,10 @@
 //! lie outside of their prefixes.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::{fs, io};
+
+use anytun_common::wire::ethernet::Mac;
+use netlink_packet_route::link::In6AddrGenMode;
 
 use super::rtnetlink::Rtnetlink;
 use super::{HostError, Tun};
@@ -14,8 +17,10 @@ const IPV6_MTU: u32 = 1280;
 /// What a device is to be.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wanted {
-    /// Octets of the largest packet.
+    /// Octets of the largest IP packet.
     pub mtu: u32,
+    /// MAC address, of a TAP device.
+    pub mac: Option<Mac>,
     /// Addresses of the node, each with the prefix that is behind the device.
     pub addresses: Vec<HostAddress>,
     /// What else is behind it.
@@ -39,9 +44,9 @@ impl Addressing {
     pub fn new(device: &Tun) -> Result<Self, HostError> {
         let netlink = Rtnetlink::open().map_err(|error| HostError::other("opening a netlink socket", error))?;
         let mut new = Self { netlink, name: device.name().into(), ifindex: device.ifindex(), is: Wanted::default() };
-        // Packets to link-local addresses go no further than this device, so it needs none. A kernel without IPv6 gives it
-        // none, and does not know the request.
-        let _without_ipv6 = new.netlink.no_link_local(new.ifindex);
+        // On a TUN device packets to link-local addresses go no further, and a TAP device may have no address at all. A kernel
+        // without IPv6 gives it none, and does not know the request.
+        let _without_ipv6 = new.netlink.set_link_local(new.ifindex, In6AddrGenMode::None);
         Ok(new)
     }
 
@@ -90,6 +95,12 @@ impl Addressing {
                 let _gone = self.netlink.remove_address(self.ifindex, own);
             }
         }
+        if self.is.mac != wanted.mac
+            && let Some(mac) = wanted.mac
+        {
+            self.prepare(mac, &wanted.addresses)?;
+            self.is.mac = wanted.mac;
+        }
         if self.is.mtu != wanted.mtu {
             self.netlink.set_up(self.ifindex, wanted.mtu).map_err(|error| self.refused("set up", error))?;
             self.is.mtu = wanted.mtu;
@@ -107,6 +118,32 @@ impl Addressing {
             }
         }
         Ok(())
+    }
+
+    /// Makes a TAP device that is down ready for clients on its link.
+    fn prepare(&mut self, mac: Mac, addresses: &[HostAddress]) -> Result<(), HostError> {
+        self.netlink.set_mac(self.ifindex, mac).map_err(|error| self.refused("set the MAC address of", error))?;
+        if addresses.iter().any(|own| own.address.is_ipv6()) {
+            // There every host has one (RFC 4291 section 2.8).
+            let _without_ipv6 = self.netlink.set_link_local(self.ifindex, In6AddrGenMode::Eui64);
+        }
+        self.refuse_routers()
+    }
+
+    /// Keeps clients from becoming routers of this host by advertisements (RFC 4861 section 6.3.4).
+    fn refuse_routers(&self) -> Result<(), HostError> {
+        let setting = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", self.name);
+        let is_open = fs::read_to_string(&setting).is_ok_and(|value| value.trim() != "0");
+        // Without IPv6 there is nothing to set.
+        let outcome = if is_open { fs::write(&setting, "0") } else { Ok(()) };
+        outcome.map_err(|error| {
+            self.unsupported(
+                format!(
+                    "{setting} cannot be set to 0 ({error}), and clients could make themselves routers of this host"
+                ),
+                "`sysctl net.ipv6.conf.default.accept_ra=0`, or let the node write there".into(),
+            )
+        })
     }
 
     fn unsupported(&self, what: String, mend: String) -> HostError {

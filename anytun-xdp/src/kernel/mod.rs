@@ -32,5 +32,5 @@ pub use link::{Attached, Link, LinkState};
 pub use mirror::{Mirror, MirrorCounters, Mirrored};
 pub use program::{Inside, Program, Steered, TestRun};
 pub use scheduling::RealTime;
-pub use tun::{Ready, Tun, Watch};
+pub use tun::{Layer, Ready, Tun, Watch};
 pub use xsk::{Frame, PortReport, PortSpec, Waker, Xsk, XskStatistics, XskStats};

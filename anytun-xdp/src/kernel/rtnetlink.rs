@@ -4,6 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 
+use anytun_common::wire::ethernet::Mac;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
@@ -49,11 +50,19 @@ impl Rtnetlink {
         self.request(RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    /// Makes the kernel give an interface that is down no IPv6 link-local address of its own when it comes up.
-    pub(super) fn no_link_local(&mut self, ifindex: u32) -> io::Result<()> {
+    /// Sets the MAC address of an interface.
+    pub(super) fn set_mac(&mut self, ifindex: u32, mac: Mac) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = ifindex;
-        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        message.attributes = vec![LinkAttribute::Address(mac.to_vec())];
+        self.request(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Says which IPv6 link-local address of its own the kernel gives an interface that is down when it comes up.
+    pub(super) fn set_link_local(&mut self, ifindex: u32, mode: In6AddrGenMode) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        let mode = AfSpecInet6::AddrGenMode(mode);
         message.attributes = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])];
         self.request(RouteNetlinkMessage::SetLink(message), 0)
     }
@@ -116,7 +125,8 @@ fn address(ifindex: u32, HostAddress { address, length }: HostAddress) -> Addres
     message.header.prefix_len = length;
     message.header.index = ifindex;
     if address.is_ipv6() {
-        // Nobody else could have it, so it need not be asked for before it is used (RFC 4862 section 5.4).
+        // On a TUN device nobody else could have it, and on a TAP device no client is to keep the node from it: it is not
+        // asked for before it is used (RFC 4862 section 5.4).
         message.header.flags = AddressHeaderFlags::Nodad;
     }
     message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];

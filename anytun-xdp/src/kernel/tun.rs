@@ -1,4 +1,4 @@
-//! TUN devices (Documentation/networking/tuntap.rst of the kernel): interfaces whose packets this program sends and
+//! TUN and TAP devices (Documentation/networking/tuntap.rst of the kernel): interfaces whose packets this program sends and
 //! receives. One connects a network with the kernel. It goes with the process.
 
 use std::ffi::c_char;
@@ -16,12 +16,31 @@ use super::{HostError, Waker};
 /// Where devices are made.
 pub(super) const CONTROL: &str = "/dev/net/tun";
 
-/// A TUN device of this process: IP packets without anything in front of them.
+/// A device of this process.
 #[derive(Debug)]
 pub struct Tun {
     file: File,
     name: String,
     ifindex: u32,
+    layer: Layer,
+}
+
+/// What goes through a device, without anything in front of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layer {
+    /// IP packets: TUN.
+    Ip,
+    /// Ethernet frames without FCS: TAP.
+    Ethernet,
+}
+
+impl Layer {
+    fn flag(self) -> libc::c_int {
+        match self {
+            Self::Ip => libc::IFF_TUN,
+            Self::Ethernet => libc::IFF_TAP,
+        }
+    }
 }
 
 impl Tun {
@@ -29,15 +48,15 @@ impl Tun {
     ///
     /// # Errors
     ///
-    /// [`HostError::Unsupported`] when an interface is named so already, or when the kernel has no TUN devices;
+    /// [`HostError::Unsupported`] when an interface is named so already, or when the kernel has no such devices;
     /// [`HostError::NotPermitted`].
-    pub fn create(name: &str) -> Result<Self, HostError> {
+    pub fn create(name: &str, layer: Layer) -> Result<Self, HostError> {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC);
         let file = options.open(CONTROL).map_err(|error| not_opened(name, error))?;
-        set_interface(&file, name).map_err(|error| not_made(name, error))?;
+        set_interface(&file, name, layer).map_err(|error| not_made(name, error))?;
         let ifindex = if_nametoindex(name).map_err(|error| HostError::other(format!("asking about {name}"), error))?;
-        Ok(Self { file, name: name.into(), ifindex })
+        Ok(Self { file, name: name.into(), ifindex, layer })
     }
 
     /// Its name.
@@ -45,12 +64,18 @@ impl Tun {
         &self.name
     }
 
+    /// What goes through it.
+    pub fn layer(&self) -> Layer {
+        self.layer
+    }
+
     /// The kernel's number of it.
     pub fn ifindex(&self) -> u32 {
         self.ifindex
     }
 
-    /// Takes the next packet that the kernel sends through the device, if there is one; returns its octets.
+    /// Takes the next packet that the kernel sends through the device, if there is one; returns its octets. Of one that is
+    /// larger than `memory` the rest is lost.
     ///
     /// # Errors
     ///
@@ -74,7 +99,7 @@ impl Tun {
 }
 
 /// Makes a device and binds it to an open [`CONTROL`].
-fn set_interface(file: &File, name: &str) -> io::Result<()> {
+fn set_interface(file: &File, name: &str, layer: Layer) -> io::Result<()> {
     let mut field = [0; libc::IFNAMSIZ];
     if name.len() >= field.len() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -82,7 +107,7 @@ fn set_interface(file: &File, name: &str) -> io::Result<()> {
     for (to, from) in field.iter_mut().zip(name.bytes()) {
         *to = from as c_char;
     }
-    let flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
+    let flags = (layer.flag() | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
     let mut request = libc::ifreq { ifr_name: field, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
     // SAFETY: TUNSETIFF reads and writes one struct ifreq, which `request` is; the file is open.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
@@ -95,7 +120,8 @@ pub(super) fn not_opened(device: &str, error: io::Error) -> HostError {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => HostError::Unsupported {
             interface: device.into(),
             what: format!("there is no {CONTROL} to make the device with"),
-            mend: "`modprobe tun`, give a container the device, or leave `address` out of the network".into(),
+            mend: "`modprobe tun`, give a container the device, or leave `address` and `device` out of the network"
+                .into(),
         },
         Some(libc::EACCES | libc::EPERM) => HostError::Unsupported {
             interface: device.into(),
@@ -115,8 +141,8 @@ fn not_made(device: &str, error: io::Error) -> HostError {
                 "set `device` of the network to another name, or, if it is not needed, `ip link delete {device}`"
             ),
         },
-        Some(libc::EPERM) => HostError::not_permitted(format!("make the TUN device {device}"), "CAP_NET_ADMIN"),
-        _ => HostError::other(format!("making the TUN device {device}"), error),
+        Some(libc::EPERM) => HostError::not_permitted(format!("make the device {device}"), "CAP_NET_ADMIN"),
+        _ => HostError::other(format!("making the device {device}"), error),
     }
 }
 

@@ -9,9 +9,10 @@ use crate::table::{Allowance, Bridge, Station};
 /// Addresses that no bridge forwards (IEEE 802.1D §7.12.6): the last octet is anything below 16.
 const RESERVED: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
 
-/// Finds the way of a frame that `client` sent: learns where its source is, and looks up its destination. What is for
-/// everybody, or for a station nobody has heard of, goes to the number `everybody` and takes from the client's `floods`. `frame` is what lies behind the payload
-/// type, an Ethernet frame without FCS (protocol.md §3); `now` is in milliseconds since the node started.
+/// Finds the way of a frame that `client` sent, or the node's kernel: learns where its source is, and looks up its
+/// destination. What is for everybody, or for a station nobody has heard of, goes to the number `everybody` and takes from the
+/// sender's `floods`. `frame` is what lies behind the payload type, an Ethernet frame without FCS (protocol.md §3); `now` is in
+/// milliseconds since the node started.
 ///
 /// # Errors
 /// Why it goes nowhere.
@@ -58,15 +59,17 @@ pub fn route(
 
 #[cfg(test)]
 mod tests {
-    use hashbrown::HashMap;
 
     use super::*;
     use crate::config::Bridging;
+    use crate::table::KERNEL;
 
     const EVERYBODY: u32 = 77;
     const BROADCAST: Mac = [0xff; 6];
     const A: Mac = [2, 0, 0, 0, 0, 0xa];
     const B: Mac = [2, 0, 0, 0, 0, 0xb];
+    /// That of the node's own device.
+    const HOME: Mac = [2, 0, 0, 0, 0, 1];
 
     struct Net {
         bridge: Bridge,
@@ -76,12 +79,12 @@ mod tests {
     impl Net {
         fn new() -> Self {
             let bridging = Bridging { mac_age: 300, mac_limit: 4, flood_rate: 100 };
-            Self { bridge: Bridge::new(bridging, 2, HashMap::new()), floods: Default::default() }
+            Self { bridge: Bridge::new(bridging, [0, 1, KERNEL], [(HOME, KERNEL)].into()), floods: Default::default() }
         }
 
         fn send(&self, client: u32, to: Mac, from: Mac, rest: &[u8]) -> Result<u32, Verdict> {
             let frame = [&to[..], &from, rest].concat();
-            let floods = &self.floods[client as usize];
+            let floods = self.floods.get(client as usize).unwrap_or(self.bridge.kernel_floods());
             let route = route(&self.bridge, EVERYBODY, client, floods, 0x6558, &frame, 1000)?;
             assert_eq!((route.length as usize, route.tos, route.dont_fragment), (frame.len(), 0, false));
             Ok(route.to)
@@ -97,6 +100,22 @@ mod tests {
         assert_eq!(net.send(0, BROADCAST, A, &[8, 6]), Ok(EVERYBODY));
         assert_eq!(net.send(0, [0x33, 0x33, 0, 0, 0, 1], A, &[0x86, 0xdd]), Ok(EVERYBODY));
         assert_eq!(net.send(0, A, [2, 0, 0, 0, 0, 0xc], &[8, 0]), Err(Verdict::SameSide), "both are behind one client");
+    }
+
+    #[test]
+    fn the_kernel_is_a_port_as_any_other_and_nobody_takes_its_address() {
+        let net = Net::new();
+        assert_eq!(net.send(0, HOME, A, &[8, 0]), Ok(KERNEL), "before it has sent anything");
+        assert_eq!(net.send(KERNEL, A, HOME, &[8, 0]), Ok(0));
+        assert_eq!(net.send(KERNEL, BROADCAST, HOME, &[8, 6]), Ok(EVERYBODY));
+        assert_eq!(net.send(KERNEL, BROADCAST, B, &[8, 6]), Ok(EVERYBODY), "a station of a bridge of the host");
+        assert_eq!(net.send(0, B, A, &[8, 0]), Ok(KERNEL));
+        assert_eq!(net.send(KERNEL, B, HOME, &[8, 0]), Err(Verdict::SameSide), "nothing goes back");
+        assert_eq!(net.send(KERNEL, HOME, B, &[8, 0]), Err(Verdict::SameSide));
+        assert_eq!(net.send(1, BROADCAST, HOME, &[8, 6]), Err(Verdict::ForeignSource));
+        assert_eq!(net.send(0, HOME, A, &[8, 0]), Ok(KERNEL));
+        let storm = (0..100).filter(|_| net.send(KERNEL, BROADCAST, HOME, &[8, 6]).is_ok()).count();
+        assert_eq!(storm, 8, "with the two above a tenth of a second's worth");
     }
 
     #[test]
@@ -123,7 +142,7 @@ mod tests {
         ] {
             assert_eq!(net.send(0, to, from, rest), Err(verdict), "{to:02x?} {from:02x?}");
         }
-        assert_eq!(net.bridge.stations(), 0);
+        assert_eq!(net.bridge.stations(), 1, "the node's own");
         assert_eq!(net.send(0, [1, 0x80, 0xc2, 0, 0, 0x10], A, &[8, 0]), Ok(EVERYBODY));
         let ip = route(&net.bridge, EVERYBODY, 0, &net.floods[0], 0x0800, &[0x45; 20], 0);
         assert_eq!(ip, Err(Verdict::PayloadType));

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use anytun_common::wire::ethernet::Mac;
 use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
-use anytun_common::wire::{ipv4, ipv6, udp};
+use anytun_common::wire::{ethernet, ipv4, ipv6, udp};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use tracing::warn;
 
 use crate::config::{Config, HostAddress, Local};
-use crate::kernel::{Addressing, HostError, Link, Tun, Wanted, privilege};
+use crate::kernel::{Addressing, HostError, Layer, Link, Tun, Wanted, privilege};
 use crate::satp::Suite;
 
 /// How long a change of devices may take.
@@ -34,6 +35,7 @@ pub(super) struct DeviceCounters {
 pub(super) struct DeviceView {
     pub(super) name: String,
     pub(super) network: String,
+    pub(super) mac: Option<Mac>,
     pub(super) addresses: Vec<HostAddress>,
     pub(super) counters: Arc<DeviceCounters>,
 }
@@ -49,7 +51,9 @@ impl Devices {
     /// Makes the devices of a configuration, with their addresses and routes, and sets them up.
     pub(super) fn make(config: &Config, links: &[Link]) -> Result<Self, HostError> {
         let devices = config.devices();
-        let tuns = devices.iter().map(|(_, local)| Tun::create(&local.device)).collect::<Result<Vec<_>, _>>()?;
+        let layer = |local: &Local| if local.mac.is_some() { Layer::Ethernet } else { Layer::Ip };
+        let tun = |(_, local): &(usize, &Local)| Tun::create(&local.device, layer(local));
+        let tuns = devices.iter().map(tun).collect::<Result<Vec<_>, _>>()?;
         let mut addressing = tuns.iter().map(Addressing::new).collect::<Result<Vec<_>, _>>()?;
         let is = wanted(config, links);
         addressing.iter_mut().zip(&is).try_for_each(|(device, wanted)| device.set(wanted))?;
@@ -61,6 +65,7 @@ impl Devices {
         let view = |(network, local): (usize, &Local)| DeviceView {
             name: local.device.clone(),
             network: config.networks.get(network).map(|network| network.name.clone()).unwrap_or_default(),
+            mac: local.mac,
             addresses: local.addresses.clone(),
             counters: Arc::default(),
         };
@@ -87,10 +92,12 @@ pub(super) fn wanted(config: &Config, links: &[Link]) -> Vec<Wanted> {
         let is_v6 = |service: usize| config.services.get(service).is_some_and(|service| service.address.is_ipv6());
         let outer = if members().any(|client| is_v6(client.service)) { ipv6::HEADER } else { ipv4::HEADER };
         let tag = members().map(|client| client.crypto.tag()).max().unwrap_or(Suite::DEFAULT.tag());
-        let around = outer + udp::HEADER + HEADER + PAYLOAD_TYPE + tag;
+        let frame = if local.mac.is_some() { ethernet::HEADER } else { 0 };
+        let around = outer + udp::HEADER + HEADER + PAYLOAD_TYPE + tag + frame;
         let prefixes = members().flat_map(|client| &client.prefixes).copied();
         Wanted {
             mtu: smallest.saturating_sub(around as u32),
+            mac: local.mac,
             addresses: local.addresses.clone(),
             routes: prefixes.filter(|prefix| local.needs_route(prefix)).collect(),
         }

@@ -3,24 +3,28 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, TryLockError};
 
+use anytun_common::wire::ethernet::Mac;
 use tracing::{error, info};
 
 use super::devices::wanted;
 use super::report::unix_time;
 use super::running::{Running, lock};
 use super::start::warn_of;
-use crate::config::{self, Config, HostAddress, Interface, Node};
+use crate::config::{self, Config, HostAddress, Interface, Local, Network, Node};
 use crate::control::status::Reload;
 use crate::kernel::{Inside, Steered, Wanted, memory};
 use crate::table::{Behind, Service, Tables};
+
+/// Network, name, addresses and MAC address of a device.
+type Device = (String, String, Vec<HostAddress>, Option<Mac>);
 
 /// The parts of a configuration that take a restart to change.
 #[derive(PartialEq, Eq)]
 pub(super) struct Fixed {
     pub(super) node: Node,
     interfaces: Vec<Interface>,
-    /// Network, device and addresses of each network that has an address of the node.
-    locals: Vec<(String, String, Vec<HostAddress>)>,
+    /// The devices of networks.
+    locals: Vec<Device>,
 }
 
 impl Fixed {
@@ -44,7 +48,7 @@ impl Fixed {
             ("[node] scheduling", *scheduling != new.scheduling),
             ("[node] icmp_rate", *icmp_rate != new.icmp_rate),
             ("[[interface]]", self.interfaces != config.interfaces),
-            ("`address` or `device` of a [[network]]", self.locals != locals(config)),
+            ("`kind`, `address` or `device` of a [[network]]", self.locals != locals(config)),
         ];
         let changed: Vec<&str> = parts.iter().filter(|(_, changed)| *changed).map(|(part, _)| *part).collect();
         (!changed.is_empty()).then(|| {
@@ -57,11 +61,13 @@ impl Fixed {
     }
 }
 
-fn locals(config: &Config) -> Vec<(String, String, Vec<HostAddress>)> {
+fn locals(config: &Config) -> Vec<Device> {
     let networks = config.networks.iter().zip(config.networks.iter().map(|network| network.local.as_ref()));
     let with = networks.filter_map(|(network, local)| Some((network, local?)));
-    let mut all: Vec<_> =
-        with.map(|(network, local)| (network.name.clone(), local.device.clone(), local.addresses.clone())).collect();
+    let device = |(network, local): (&Network, &Local)| {
+        (network.name.clone(), local.device.clone(), local.addresses.clone(), local.mac)
+    };
+    let mut all: Vec<Device> = with.map(device).collect();
     all.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
     all
 }

@@ -219,6 +219,7 @@ fn device(view: &DeviceView) -> Device {
     Device {
         name: view.name.clone(),
         network: view.network.clone(),
+        mac: view.mac.map(mac),
         addresses: view.addresses.iter().map(ToString::to_string).collect(),
         delivered: count(&view.counters.delivered),
         refused: count(&view.counters.refused),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tracing::error;
 
 use super::devices::{DeviceCounters, DeviceView};
-use crate::kernel::{HostError, Ready, Tun, Waker, Watch};
-use crate::worker::slow::{Bell, Parcel, ThreadHalf, Way, WorkerHalf, flow, halves};
+use crate::kernel::{HostError, Layer, Ready, Tun, Waker, Watch};
+use crate::worker::slow::{Bell, Parcel, ThreadHalf, Way, WorkerHalf, flow, frame_flow, halves};
 
 /// Packets that may wait between a worker and the thread, in each direction.
 const PARCELS: usize = 256;
@@ -80,7 +80,7 @@ impl SlowPath {
                 for &place in gone.iter().rev() {
                     let name = tuns.get(alive.remove(place)).map_or("", Tun::name);
                     error!(
-                        "the device {name} was deleted, and its network has no address of the node any more; restart the node"
+                        "the device {name} was deleted, and its network is no longer connected with this host; restart the node"
                     );
                 }
                 watch = Watch::new(waker, alive.iter().filter_map(|&device| tuns.get(device)));
@@ -122,7 +122,11 @@ fn take(
         let Ok(Some(length)) = tun.receive(parcel.memory()) else { break };
         any = true;
         parcel.set(Way::Device(device as u32), length);
-        let place = flow(parcel.packet()) as usize % workers.len().max(1);
+        let flow = match tun.layer() {
+            Layer::Ip => flow(parcel.packet()),
+            Layer::Ethernet => frame_flow(parcel.packet()),
+        };
+        let place = flow as usize % workers.len().max(1);
         let sent = workers.get_mut(place).and_then(|worker| worker.send(parcel));
         count(if sent.is_some() { &counters.injected } else { &counters.overrun });
     }

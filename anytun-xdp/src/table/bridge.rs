@@ -1,19 +1,27 @@
-//! Which client of an Ethernet network has which MAC address (IEEE 802.1D §7.8, §7.9).
+//! Which port of an Ethernet network, a client or the node's kernel, has which MAC address (IEEE 802.1D §7.8, §7.9).
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::ethernet::Mac;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
-use super::Rate;
+use super::{Allowance, KERNEL, Rate};
 use crate::config::Bridging;
 
 /// Entries of one bucket: two cache lines.
 const SLOTS: usize = 8;
-/// Buckets of a network, which is so many times eight MAC addresses; fewer when chance puts more than its share into one.
-const BUCKETS: usize = 2048;
+/// Buckets of the largest table, which has room for so many times eight MAC addresses; fewer when chance puts more than its
+/// share into one bucket.
+const MOST_BUCKETS: usize = 2048;
+/// Buckets of the smallest one.
+const LEAST_BUCKETS: usize = 64;
+/// MAC addresses that the limits allow, for each bucket of a table that is not the largest: then hardly one bucket in four
+/// thousand has more than its share.
+const SHARE: usize = 2;
+/// MAC addresses that may be behind the node's kernel, if no more may be behind a client: there may be a whole LAN.
+const LAN: u32 = 1024;
 
 /// Set in a key while its slot is changed.
 const BUSY: u64 = 1 << 63;
@@ -23,16 +31,28 @@ const GONE: u64 = u64::MAX;
 /// What one Ethernet network has learned, and what holds for it. All workers learn, and none ever waits.
 pub struct Bridge {
     bridging: Bridging,
-    /// The frames to everybody that a client may send.
+    /// The frames to everybody that a client may send, and the kernel.
     floods: Rate,
+    /// Those that the kernel still may.
+    kernel_floods: Allowance,
+    /// A power of two.
     buckets: Box<[Bucket]>,
     seeds: [u64; 2],
-    /// By number of the client: addresses that were learned.
-    learned: Box<[AtomicU32]>,
-    /// MAC addresses of the configuration, and whose they are.
+    /// In order of their numbers.
+    ports: Box<[Port]>,
+    /// MAC addresses that are known beforehand, and whose they are.
     given: HashMap<Mac, u32>,
-    /// By number of the client: whether it has addresses of the configuration, and may send from no other.
-    is_given: Box<[bool]>,
+    /// Whether any of them is a client's.
+    has_given_clients: bool,
+}
+
+/// A client, or the node's kernel.
+struct Port {
+    number: u32,
+    /// MAC addresses that were learned.
+    learned: AtomicU32,
+    /// Whether it is a client with addresses of the configuration, and may send from no other.
+    is_given: bool,
 }
 
 #[derive(Default)]
@@ -44,7 +64,7 @@ struct Bucket([Slot; SLOTS]);
 struct Slot {
     /// VLAN and MAC address.
     key: AtomicU64,
-    /// Number of the client, and the second in which the station was last heard.
+    /// Number of the port, and the second in which the station was last heard.
     owner: AtomicU64,
 }
 
@@ -74,24 +94,24 @@ const fn client_of(owner: u64) -> u32 {
 }
 
 impl Bridge {
-    /// One that has learned nothing, for a snapshot with `clients` clients. `given` are MAC addresses and the number of their
-    /// client.
-    pub fn new(bridging: Bridging, clients: usize, given: HashMap<Mac, u32>) -> Self {
+    /// One that has learned nothing. `ports` are the numbers of its clients in a snapshot, in order, and [`KERNEL`] behind
+    /// them if the node's kernel is a port. `given` are MAC addresses that are known beforehand, and the number of their port.
+    pub fn new(bridging: Bridging, ports: impl IntoIterator<Item = u32>, given: HashMap<Mac, u32>) -> Self {
         let random = RandomState::new();
-        let mut is_given = vec![false; clients].into_boxed_slice();
-        for client in given.values() {
-            if let Some(is_given) = is_given.get_mut(*client as usize) {
-                *is_given = true;
-            }
-        }
+        let owners: HashSet<u32> = given.values().copied().filter(|owner| *owner != KERNEL).collect();
+        let port = |number| Port { number, learned: AtomicU32::new(0), is_given: owners.contains(&number) };
+        let ports: Box<[Port]> = ports.into_iter().map(port).collect();
+        let most = ports.iter().map(|port| limit(&bridging, port.number) as usize).fold(0, usize::saturating_add);
+        let buckets = (most / SHARE).clamp(LEAST_BUCKETS, MOST_BUCKETS).next_power_of_two();
         Self {
             bridging,
             floods: Rate::new(bridging.flood_rate),
-            buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(),
+            kernel_floods: Allowance::default(),
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
             seeds: [random.hash_one(0u8), random.hash_one(1u8) | 1],
-            learned: (0..clients).map(|_| AtomicU32::new(0)).collect(),
+            ports,
             given,
-            is_given,
+            has_given_clients: !owners.is_empty(),
         }
     }
 
@@ -100,25 +120,37 @@ impl Bridge {
         &self.bridging
     }
 
-    /// MAC addresses of the configuration, and whose they are.
+    /// MAC addresses that are known beforehand, and whose they are.
     pub fn given(&self) -> &HashMap<Mac, u32> {
         &self.given
     }
 
-    /// The frames to everybody that a client may send.
+    /// The frames to everybody that a client may send, and the kernel.
     #[inline]
     pub fn floods(&self) -> Rate {
         self.floods
+    }
+
+    /// The frames to everybody that the kernel still may send.
+    #[inline]
+    pub fn kernel_floods(&self) -> &Allowance {
+        &self.kernel_floods
     }
 
     #[inline]
     fn bucket(&self, key: u64) -> &[Slot] {
         let product = u128::from(key ^ self.seeds[0]) * u128::from(self.seeds[1]);
         let hash = (product as u64 ^ (product >> 64) as u64) as usize;
-        self.buckets.get(hash % BUCKETS).map_or(&[], |bucket| &bucket.0)
+        self.buckets.get(hash & (self.buckets.len() - 1)).map_or(&[], |bucket| &bucket.0)
     }
 
-    /// The client behind which a station is.
+    /// The port that has a number. To be asked when something is new, as it has to be looked for.
+    fn port(&self, number: u32) -> Option<&Port> {
+        let place = self.ports.binary_search_by_key(&number, |port| port.number);
+        place.ok().and_then(|place| self.ports.get(place))
+    }
+
+    /// The port behind which a station is.
     #[inline]
     pub fn find(&self, station: Station) -> Option<u32> {
         if !self.given.is_empty()
@@ -134,11 +166,11 @@ impl Bridge {
         })
     }
 
-    /// Notes that a station is behind `client`, which it sent a frame through in this `second` after the node started. One
-    /// that was behind another has moved.
+    /// Notes that a station is behind `client`, or the kernel, which it sent a frame through in this `second` after the node
+    /// started. One that was behind another has moved.
     ///
     /// # Errors
-    /// [`ForeignSource`](Verdict::ForeignSource) when the configuration says that it is not, [`MacLimit`](Verdict::MacLimit)
+    /// [`ForeignSource`](Verdict::ForeignSource) when it is known beforehand that it is not, [`MacLimit`](Verdict::MacLimit)
     /// when too many are behind the client, [`MacTableFull`](Verdict::MacTableFull) when there are too many in all.
     #[inline]
     pub fn learn(&self, station: Station, client: u32, second: u32) -> Result<(), Verdict> {
@@ -147,7 +179,8 @@ impl Bridge {
             if owner == Some(&client) {
                 return Ok(());
             }
-            if owner.is_some() || self.is_given.get(client as usize).is_some_and(|is_given| *is_given) {
+            let is_given = || self.has_given_clients && self.port(client).is_some_and(|port| port.is_given);
+            if owner.is_some() || is_given() {
                 return Err(Verdict::ForeignSource);
             }
         }
@@ -194,15 +227,16 @@ impl Bridge {
     }
 
     fn reserve(&self, client: u32) -> Result<(), Verdict> {
-        let count = self.learned.get(client as usize).ok_or(Verdict::MacLimit)?;
-        let more = |count: u32| (count < self.bridging.mac_limit).then_some(count + 1);
-        let reserved = count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
+        let port = self.port(client).ok_or(Verdict::MacLimit)?;
+        let most = limit(&self.bridging, client);
+        let more = |count: u32| (count < most).then_some(count + 1);
+        let reserved = port.learned.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more);
         reserved.map(drop).map_err(|_| Verdict::MacLimit)
     }
 
     fn release(&self, client: u32) {
-        if let Some(count) = self.learned.get(client as usize) {
-            count.fetch_sub(1, Ordering::AcqRel);
+        if let Some(port) = self.port(client) {
+            port.learned.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -223,11 +257,11 @@ impl Bridge {
         }
     }
 
-    /// How many stations are behind a client: those of the configuration, or those learned.
+    /// How many stations are behind a client or the kernel: those of the configuration, or those learned.
     pub fn behind(&self, client: u32) -> usize {
-        match self.is_given.get(client as usize) {
-            Some(true) => self.given.values().filter(|owner| **owner == client).count(),
-            _ => self.learned.get(client as usize).map_or(0, |count| count.load(Ordering::Relaxed) as usize),
+        match self.port(client) {
+            Some(port) if port.is_given => self.given.values().filter(|owner| **owner == client).count(),
+            port => port.map_or(0, |port| port.learned.load(Ordering::Relaxed) as usize),
         }
     }
 
@@ -236,6 +270,11 @@ impl Bridge {
         let is_taken = |slot: &&Slot| slot.key.load(Ordering::Relaxed) != 0;
         self.given.len() + self.buckets.iter().flat_map(|bucket| &bucket.0).filter(is_taken).count()
     }
+}
+
+/// MAC addresses that may be behind a port.
+fn limit(bridging: &Bridging, port: u32) -> u32 {
+    if port == KERNEL { bridging.mac_limit.max(LAN) } else { bridging.mac_limit }
 }
 
 #[cfg(test)]
@@ -252,7 +291,7 @@ mod tests {
     }
 
     fn bridge() -> Bridge {
-        Bridge::new(BRIDGING, 3, HashMap::new())
+        Bridge::new(BRIDGING, 0..3, HashMap::new())
     }
 
     #[test]
@@ -289,7 +328,7 @@ mod tests {
     #[test]
     fn addresses_of_the_configuration_are_nobody_else_s() {
         let own = [station(1, 0).mac, station(2, 0).mac];
-        let bridge = Bridge::new(BRIDGING, 3, own.into_iter().map(|mac| (mac, 1)).collect());
+        let bridge = Bridge::new(BRIDGING, 0..3, own.into_iter().map(|mac| (mac, 1)).collect());
         assert_eq!(bridge.learn(station(1, 0), 0, 5), Err(Verdict::ForeignSource));
         assert_eq!(bridge.learn(station(1, 9), 1, 5), Ok(()));
         assert_eq!(bridge.learn(station(3, 0), 1, 5), Err(Verdict::ForeignSource), "it may use no other");
@@ -301,15 +340,45 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_goes_on() {
-        let bridge = Bridge::new(Bridging { mac_limit: u32::MAX, ..BRIDGING }, 1, HashMap::new());
-        let learned = (0..16 * BUCKETS as u32).filter(|number| bridge.learn(station(*number, 0), 0, 0).is_ok()).count();
-        assert!((4 * BUCKETS..=8 * BUCKETS).contains(&learned), "{learned}");
+        let bridge = Bridge::new(Bridging { mac_limit: u32::MAX, ..BRIDGING }, 0..1, HashMap::new());
+        let learned =
+            (0..16 * MOST_BUCKETS as u32).filter(|number| bridge.learn(station(*number, 0), 0, 0).is_ok()).count();
+        assert!((4 * MOST_BUCKETS..=8 * MOST_BUCKETS).contains(&learned), "{learned}");
         assert_eq!((bridge.stations(), bridge.behind(0)), (learned, learned));
     }
 
     #[test]
+    fn the_kernel_s_own_address_is_nobody_else_s_and_it_may_have_a_lan_behind_it() {
+        let own = station(1000, 0);
+        let bridge = Bridge::new(BRIDGING, [7, 9, KERNEL], [(own.mac, KERNEL)].into());
+        assert_eq!(bridge.find(own), Some(KERNEL), "before it was heard");
+        for client in [7, 9] {
+            assert_eq!(bridge.learn(own, client, 5), Err(Verdict::ForeignSource));
+            assert_eq!(bridge.learn(Station { vlan: 9, ..own }, client, 5), Err(Verdict::ForeignSource), "in any VLAN");
+        }
+        assert_eq!(bridge.learn(own, KERNEL, 5), Ok(()));
+        let learned = (0..2 * LAN).filter(|number| bridge.learn(station(2000 + number, 0), KERNEL, 5).is_ok()).count();
+        assert_eq!((learned, bridge.behind(KERNEL)), (LAN as usize, LAN as usize));
+        assert_eq!(bridge.find(station(2000, 0)), Some(KERNEL));
+        assert_eq!(bridge.learn(station(2000, 0), 9, 6), Ok(()), "what is behind it may move");
+        assert_eq!((bridge.behind(KERNEL), bridge.behind(9)), (LAN as usize - 1, 1));
+        assert_eq!(bridge.learn(station(1, 0), 8, 6), Err(Verdict::MacLimit), "no client of the network");
+        bridge.age(5000);
+        assert_eq!((bridge.stations(), bridge.find(own)), (1, Some(KERNEL)));
+    }
+
+    #[test]
+    fn a_table_is_as_large_as_its_limits() {
+        let buckets = |clients: u32, mac_limit| {
+            Bridge::new(Bridging { mac_limit, ..BRIDGING }, 0..clients, HashMap::new()).buckets.len()
+        };
+        assert_eq!((buckets(3, 1), buckets(3, 64), buckets(16, 64)), (64, 128, 512));
+        assert_eq!((buckets(1000, 64), buckets(1, 4096)), (MOST_BUCKETS, MOST_BUCKETS));
+    }
+
+    #[test]
     fn workers_that_learn_at_once_lose_count_of_nothing() {
-        let bridge = Bridge::new(Bridging { mac_limit: 1000, ..BRIDGING }, 4, HashMap::new());
+        let bridge = Bridge::new(Bridging { mac_limit: 1000, ..BRIDGING }, 0..4, HashMap::new());
         thread::scope(|scope| {
             for client in 0..4u32 {
                 let bridge = &bridge;

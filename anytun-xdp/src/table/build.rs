@@ -99,11 +99,13 @@ impl Tables {
         let bridge = |(index, network): (usize, &config::Network)| {
             let bridging = network.bridging?;
             let members = || (0..).zip(&config.clients).filter(|(_, client)| client.network == index);
-            let given: HashMap<Mac, u32> =
-                members().flat_map(|(number, client)| client.macs.iter().map(move |mac| (*mac, number))).collect();
+            let own = network.local.as_ref().and_then(|local| local.mac);
+            let given = members().flat_map(|(number, client)| client.macs.iter().map(move |mac| (*mac, number)));
+            let given: HashMap<Mac, u32> = given.chain(own.map(|mac| (mac, KERNEL))).collect();
+            let ports = members().map(|(number, _)| number).chain(own.map(|_| KERNEL));
             let known = before.and_then(|before| before.bridges.get(index)?.clone());
             let known = known.filter(|known| *known.bridging() == bridging && *known.given() == given);
-            Some(known.unwrap_or_else(|| Arc::new(Bridge::new(bridging, config.clients.len(), given))))
+            Some(known.unwrap_or_else(|| Arc::new(Bridge::new(bridging, ports, given))))
         };
         config.networks.iter().enumerate().map(bridge).collect()
     }
@@ -112,6 +114,12 @@ impl Tables {
     #[inline]
     pub fn bridge(&self, network: u32) -> Option<&Bridge> {
         self.bridges.get(network as usize)?.as_deref()
+    }
+
+    /// The device by which the kernel is a port of the Ethernet network with this index.
+    #[inline]
+    pub fn kernel_port(&self, network: u32) -> Option<u32> {
+        self.bridge(network).and_then(|_| self.devices.of_network(network))
     }
 
     /// These tables with empty replay windows for the client `name`: whatever it sends next is its first packet. Nothing

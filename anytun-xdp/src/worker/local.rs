@@ -1,4 +1,5 @@
-//! Packets between the clients of a network and the kernel of the node, by the slow path.
+//! Packets between the clients of a network and the kernel of the node, by the slow path: IP packets, and frames in an Ethernet
+//! network.
 
 use std::time::Duration;
 
@@ -17,9 +18,10 @@ use super::slow::{Parcel, Way, WorkerHalf};
 use super::stages::{clamp, inner, pass_on};
 use crate::mode::fragment::Cut;
 use crate::mode::icmp::Problem;
-use crate::mode::local;
+use crate::mode::tunnel::Route;
+use crate::mode::{bridge, local};
 use crate::table::ways::Ways;
-use crate::table::{Allowance, Tables};
+use crate::table::{Allowance, Bridge, KERNEL, Tables};
 
 /// Packets of the kernel that a worker takes in one turn: those of clients are not to wait for many.
 const TURN: usize = 16;
@@ -151,15 +153,20 @@ fn take_in(
     let (head, buffer) = body.split_first_chunk_mut::<PAYLOAD_TYPE>().ok_or(Verdict::TooBig)?;
     let octets = buffer.get_mut(..parcel.packet().len()).ok_or(Verdict::TooBig)?;
     octets.copy_from_slice(parcel.packet());
+    if let Some(bridge) = tables.bridge(network) {
+        *head = ethernet::TRANSPARENT.to_be_bytes();
+        // What was larger than the parcel was cut.
+        let whole = (!parcel.is_full()).then_some(octets).ok_or(Verdict::TooBig)?;
+        let packet = Packet::from_kernel(bridged(bridge, tables, network, whole, now)?);
+        return place(packet).ok_or(Verdict::TooBig);
+    }
     let payload_type = local::payload_type(octets);
     *head = payload_type.to_be_bytes();
     let routed = local::route(tables, network, payload_type, octets);
     let (verdict, mtu) = match routed {
         Err(verdict) => (verdict, 0),
         Ok(route) => {
-            let mut packet = Packet::from_kernel(route);
-            let whole = inner(&packet).len();
-            packet.place_at(START, START + HEADER + PAYLOAD_TYPE + whole).ok_or(Verdict::TooBig)?;
+            let packet = place(Packet::from_kernel(route)).ok_or(Verdict::TooBig)?;
             clamp(memory, &packet, tables, now);
             let Some(mtu) = narrow(memory, &packet, tables, now) else { return Ok(packet) };
             (Verdict::TooBig, mtu)
@@ -177,6 +184,21 @@ fn take_in(
         tally.count(local.half.send(Way::Device(device), answer).err().unwrap_or(Verdict::Delivered), 1);
     }
     Err(verdict)
+}
+
+/// Says where in its frame a routed packet of the kernel lies.
+fn place(mut packet: Packet) -> Option<Packet> {
+    let whole = inner(&packet).len();
+    packet.place_at(START, START + HEADER + PAYLOAD_TYPE + whole)?;
+    Some(packet)
+}
+
+/// Finds the way of a frame that the kernel sends through the TAP device of an Ethernet network.
+fn bridged(bridge: &Bridge, tables: &Tables, network: u32, frame: &[u8], now: u64) -> Result<Route, Verdict> {
+    let everybody = tables.groups.everybody(network);
+    let route = bridge::route(bridge, everybody, KERNEL, bridge.kernel_floods(), ethernet::TRANSPARENT, frame, now)?;
+    let is_for_nobody = tables.groups.members(route.to).is_some_and(<[u32]>::is_empty);
+    if is_for_nobody { Err(Verdict::NoMember) } else { Ok(route) }
 }
 
 /// Octets of the largest packet on the way to the client, if this one is larger and may not be cut.

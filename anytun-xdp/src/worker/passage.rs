@@ -87,6 +87,12 @@ impl<'a, 'f> Passage<'a, 'f> {
                 aside.add(place);
                 false
             }
+            Fate::Copied(end) => {
+                tally.copies += 1;
+                account(end, tables, *worker, tally);
+                aside.add(place);
+                false
+            }
             Fate::Ended(end) => {
                 account(end, tables, *worker, tally);
                 false
@@ -140,6 +146,8 @@ pub(super) enum Fate {
     Answered(End, Kind),
     /// It goes on by itself, after its batch.
     Aside,
+    /// It goes on by itself, after its batch, and a copy of it has ended here.
+    Copied(End),
     /// It ends.
     Ended(End),
 }

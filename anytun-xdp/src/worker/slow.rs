@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use anytun_common::verdict::Verdict;
-use anytun_common::wire::{ipv4, ipv6};
+use anytun_common::wire::{ethernet, ipv4, ipv6};
 use crossbeam::queue::ArrayQueue;
 
 /// By which way the kernel gets a packet, or gave it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
-    /// The device of a network, by its number in [`Devices`](crate::table::Devices): inner packets.
+    /// The device of a network, by its number in [`Devices`](crate::table::Devices): inner packets, or frames in an Ethernet
+    /// network.
     Device(u32),
 }
 
@@ -40,6 +41,12 @@ impl Parcel {
     #[inline]
     pub fn packet(&self) -> &[u8] {
         self.memory.get(..self.length).unwrap_or_default()
+    }
+
+    /// Whether the packet fills all memory, so that it may be the beginning of a longer one.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.length == self.memory.len()
     }
 
     /// The packet, to be changed in place.
@@ -266,7 +273,17 @@ pub fn flow(packet: &[u8]) -> u32 {
         Some(6) => packet.get(ipv6::SOURCE..ipv6::HEADER),
         _ => packet.get(ipv4::SOURCE..ipv4::HEADER),
     };
-    let words = addresses.unwrap_or_default().as_chunks::<4>().0;
+    mixed(addresses.unwrap_or_default())
+}
+
+/// The same for Ethernet frames and their MAC addresses.
+pub fn frame_flow(frame: &[u8]) -> u32 {
+    mixed(frame.get(..ethernet::TYPE).unwrap_or_default())
+}
+
+/// A number that differs for many sequences of octets.
+fn mixed(octets: &[u8]) -> u32 {
+    let words = octets.as_chunks::<4>().0;
     // Multiplying by the golden ratio mixes upwards, so the high half goes back into the next step.
     let hash = words.iter().fold(0_u64, |hash, word| {
         let mixed = (hash ^ u64::from(u32::from_be_bytes(*word))).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -47,6 +47,10 @@ impl<I: PacketIo> Lane<I> {
             Ok(_) if packet.route.to == KERNEL => {
                 Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
             }
+            // What is for everybody in an Ethernet network is for the kernel too.
+            Ok(Fate::Aside) if kernel_port(packet, tables).is_some() => {
+                Fate::Copied(End::of(packet.client)(deliver(memory, packet, tables, local)))
+            }
             Ok(fate) => fate,
             Err(End { verdict: Verdict::NoNeighbour, .. }) => Fate::Aside,
             Err(end) => outside::otherwise(memory, packet, tables, ways, asks, end, now),
@@ -199,8 +203,12 @@ fn route(
     packet.route = decided.map_err(end)?;
     if let Some(members) = tables.groups.members(packet.route.to) {
         // Whoever sends gets no copy.
-        let is_alone = members.iter().all(|member| *member == packet.client);
-        return if is_alone { Err(end(Verdict::NoMember)) } else { Ok(Fate::Aside) };
+        if members.iter().any(|member| *member != packet.client) {
+            return Ok(Fate::Aside);
+        }
+        tables.kernel_port(client.network).ok_or(end(Verdict::NoMember))?;
+        packet.route.to = KERNEL;
+        return Ok(Fate::On);
     }
     clamp(memory, packet, tables, now);
     if packet.route.to == OUTSIDE {
@@ -212,6 +220,12 @@ fn route(
         client.prefetch_to_seal();
     }
     Ok(Fate::On)
+}
+
+/// The device by which the kernel is a port of the Ethernet network that a packet came from.
+#[inline]
+fn kernel_port(packet: &Packet, tables: &Tables) -> Option<u32> {
+    tables.kernel_port(client_of(tables, packet.client)?.network)
 }
 
 /// Makes TCP announce segments that fit the ways to the clients at both ends.

@@ -1,7 +1,12 @@
 //! An Ethernet network on plain memory.
 
+use std::sync::Arc;
+
 use anytun_common::verdict::Verdict;
+use anytun_xdp::table::KERNEL;
+use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
+use anytun_xdp::worker::slow::{Bell, Parcel, ThreadHalf, Way, halves};
 
 use super::bench::{Bench, CONFIG};
 
@@ -94,4 +99,176 @@ fn a_reload_that_changes_no_client_forgets_no_station() {
     assert_eq!(stations(&bench), 1);
     bench.configure(&text.join("\n").replace("name = \"bob\"", "name = \"dave\""));
     assert_eq!(stations(&bench), 0, "numbers may mean others");
+}
+
+/// An Ethernet network that the node's kernel is a port of, and the thread's end of its slow path.
+struct Home {
+    bench: Bench,
+    thread: ThreadHalf,
+    /// The address of the node's device.
+    mac: [u8; 6],
+}
+
+/// A station behind a bridge of the host.
+const D: [u8; 6] = [2, 0, 0, 0, 0, 0xd];
+
+fn home(keys: &str) -> Home {
+    let mut bench = bench(&format!("device = \"yard\"\n{keys}"));
+    let (half, thread) = halves(64, 1600, Arc::new(Bell::new(|| ())), Bell::new(|| ()));
+    bench.worker.connect(half);
+    let given = bench.tables.load().bridge(0).map(|bridge| bridge.given().clone()).expect("an Ethernet network");
+    let mac = given.into_iter().find_map(|(mac, owner)| (owner == KERNEL).then_some(mac)).expect("a device");
+    Home { bench, thread, mac }
+}
+
+impl Home {
+    /// What the kernel gets, in order.
+    fn delivered(&mut self) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        while let Some(parcel) = self.thread.take() {
+            assert_eq!(parcel.way(), Way::Device(0));
+            frames.push(parcel.packet().to_vec());
+            self.thread.give_back(parcel);
+        }
+        frames
+    }
+
+    /// Lets the kernel send a frame.
+    fn inject(&mut self, frame: &[u8]) {
+        let mut parcel = Parcel::new(1600);
+        parcel.memory()[..frame.len()].copy_from_slice(frame);
+        parcel.set(Way::Device(0), frame.len());
+        self.thread.send(&mut parcel).expect("an empty parcel");
+    }
+
+    /// What alice and bob get in two turns, opened.
+    fn received(&mut self) -> [Vec<Vec<u8>>; 2] {
+        let (near, far) = (self.bench.sent(0), self.bench.worker.io_mut().sent(1));
+        let alice = near.iter().map(|frame| self.bench.alice.open_as(ETHERNET, frame).1).collect();
+        [alice, far.iter().map(|frame| self.bench.bob.open_as(ETHERNET, frame).1).collect()]
+    }
+
+    /// Packets and copies that were taken, and those with a verdict: they must be as many.
+    fn ensure_each_has_a_verdict(&self) {
+        let (bench, counters) = (&self.bench, &self.bench.counters);
+        let counted: u64 = Verdict::ALL.iter().map(|verdict| bench.count(*verdict)).sum();
+        assert_eq!(counted, counters.rx_packets() + counters.copies() + counters.injected());
+    }
+}
+
+#[test]
+fn the_kernel_gets_what_is_for_it_and_for_everybody() {
+    let mut home = home("");
+    let mac = home.mac;
+    alice_sends(&mut home.bench, &frame(ALL, A, 46));
+    assert_eq!(home.received(), [vec![], vec![frame(ALL, A, 46)]]);
+    assert_eq!(home.delivered(), [frame(ALL, A, 46)]);
+    let tagged = [&mac[..], &A, &[0x81, 0, 0, 7, 0x88, 0xb5, 1, 2, 3]].concat();
+    for frame in [frame(mac, A, 0), frame(mac, A, 1400), tagged] {
+        alice_sends(&mut home.bench, &frame);
+        assert_eq!(home.received(), [vec![], vec![] as Vec<Vec<u8>>], "nobody else gets it");
+        assert_eq!(home.delivered(), [frame]);
+    }
+    bob_sends(&mut home.bench, &frame(A, B, 46));
+    assert_eq!(home.received(), [vec![frame(A, B, 46)], vec![]]);
+    assert_eq!(home.delivered(), [] as [Vec<u8>; 0], "what passes between clients");
+    home.ensure_each_has_a_verdict();
+}
+
+#[test]
+fn what_the_kernel_sends_reaches_everybody_or_its_station_and_never_comes_back() {
+    let mut home = home("");
+    let mac = home.mac;
+    home.inject(&frame(ALL, mac, 46));
+    assert_eq!(home.received(), [[frame(ALL, mac, 46)], [frame(ALL, mac, 46)]]);
+    home.inject(&frame(B, mac, 46));
+    assert_eq!(home.received(), [[frame(B, mac, 46)], [frame(B, mac, 46)]], "nobody has heard of it");
+    bob_sends(&mut home.bench, &frame(mac, B, 46));
+    home.bench.turn();
+    assert_eq!(home.delivered(), [frame(mac, B, 46)]);
+    for length in [0, 46, 1400] {
+        home.inject(&frame(B, mac, length));
+        assert_eq!(home.received(), [vec![], vec![frame(B, mac, length)]]);
+    }
+    // A station behind a bridge of the host is behind the kernel.
+    home.inject(&frame(B, D, 46));
+    assert_eq!(home.received(), [vec![], vec![frame(B, D, 46)]]);
+    bob_sends(&mut home.bench, &frame(D, B, 46));
+    home.bench.turn();
+    assert_eq!(home.delivered(), [frame(D, B, 46)]);
+    home.inject(&frame(D, mac, 46));
+    assert_eq!(home.received(), [[], [] as [Vec<u8>; 0]]);
+    assert_eq!((home.bench.count(Verdict::SameSide), home.delivered().len()), (1, 0));
+    home.ensure_each_has_a_verdict();
+}
+
+#[test]
+fn nobody_takes_the_node_s_address() {
+    let mut home = home("");
+    let mac = home.mac;
+    for to in [ALL, B, mac] {
+        alice_sends(&mut home.bench, &frame(to, mac, 46));
+    }
+    assert_eq!(home.received(), [[], [] as [Vec<u8>; 0]]);
+    assert_eq!((home.bench.count(Verdict::ForeignSource), home.delivered().len()), (3, 0));
+    let drops: Vec<_> = home.bench.totals(0).drops().collect();
+    assert_eq!(drops, [(Verdict::ForeignSource, 3)], "on the client's account");
+    bob_sends(&mut home.bench, &frame(mac, B, 46));
+    home.bench.turn();
+    assert_eq!(home.delivered(), [frame(mac, B, 46)], "it is where it was");
+}
+
+#[test]
+fn what_the_kernel_may_not_send_ends_under_its_name() {
+    let mut home = home("");
+    let mac = home.mac;
+    bob_sends(&mut home.bench, &frame(mac, B, 46));
+    home.bench.turn();
+    let cut: Vec<u8> = frame(B, mac, 1600 - 14);
+    for (verdict, frame) in [
+        (Verdict::MalformedInner, frame(B, mac, 46)[..13].to_vec()),
+        (Verdict::MalformedInner, Vec::new()),
+        (Verdict::MalformedInner, frame(B, ALL, 46)),
+        (Verdict::LinkScope, frame([1, 0x80, 0xc2, 0, 0, 0], mac, 46)),
+        // 1500 octets outside: 28 of headers, 8 of SATP, 2 of payload type and 10 of tag, 14 of the frame itself.
+        (Verdict::TooBig, frame(B, mac, 1500 - 48 - 14 + 1)),
+        (Verdict::TooBig, cut),
+    ] {
+        let before = home.bench.count(verdict);
+        home.inject(&frame);
+        home.bench.turn();
+        assert_eq!(home.bench.count(verdict), before + 1, "{} {}", verdict.name(), frame.len());
+    }
+    home.inject(&frame(B, mac, 1500 - 48 - 14));
+    assert_eq!(home.received()[1].len(), 1, "as large as the way takes");
+    for _ in 0..40 {
+        home.inject(&frame(ALL, mac, 46));
+    }
+    home.received();
+    home.received();
+    assert_eq!(home.bench.count(Verdict::StormLimit), 30, "a tenth of a second's worth goes");
+    home.ensure_each_has_a_verdict();
+    assert!(home.bench.worker.io_mut().ledger().holds());
+}
+
+#[test]
+fn one_client_and_the_kernel_make_a_network() {
+    let mut bench = bench("");
+    let text = CONFIG
+        .replace("name = \"office\"\n[[", "name = \"office\"\nkind = \"ethernet\"\n[[")
+        .replace("name = \"lab\"\n", "name = \"lab\"\nkind = \"ethernet\"\naddress = \"10.9.0.1/24\"\n");
+    let text: Vec<&str> = text.lines().filter(|line| !line.starts_with("prefixes")).collect();
+    bench.configure(&text.join("\n"));
+    let (half, thread) = halves(8, 1600, Arc::new(Bell::new(|| ())), Bell::new(|| ()));
+    bench.worker.connect(half);
+    let mut home = Home { bench, thread, mac: [0; 6] };
+    let packet = home.bench.carol.seal(1, ETHERNET, &frame(ALL, A, 46));
+    home.bench.arrive(0, &packet);
+    home.bench.turn();
+    assert_eq!(home.delivered(), [frame(ALL, A, 46)]);
+    home.inject(&frame(A, D, 46));
+    let sent = home.bench.sent(0);
+    assert_eq!(home.bench.carol.open_as(ETHERNET, &sent[0]).1, frame(A, D, 46));
+    assert_eq!((home.bench.count(Verdict::Delivered), home.bench.count(Verdict::Copied)), (1, 0));
+    home.ensure_each_has_a_verdict();
 }

@@ -13,12 +13,15 @@ use anytun_tests::node::{self, Node};
 use anytun_tests::traffic::{Echo, ping};
 use anytun_tests::wait::{PATIENCE, until};
 
+use crate::open::{Server, body, fetch};
 use crate::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("ethernet/three-clients-reach-each-other-and-stations-move", reach),
         case("ethernet/storms-and-many-addresses-are-limited", limits),
+        case("ethernet/clients-and-the-node-reach-each-other", node_address),
+        case("ethernet/a-bridge-of-the-host-joins-a-lan", lan),
     ]
 }
 
@@ -100,9 +103,9 @@ impl Yard {
     }
 }
 
-/// The MAC address of a station's device.
-fn mac(namespace: &Namespace) -> Result<String> {
-    let shown = namespace.ip(&format!("-o link show dev {TUN}"))?;
+/// The MAC address of a device.
+fn mac(namespace: &Namespace, device: &str) -> Result<String> {
+    let shown = namespace.ip(&format!("-o link show dev {device}"))?;
     let mac = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
     Ok(mac.with_context(|| format!("no MAC address in {shown:?}"))?.to_owned())
 }
@@ -126,7 +129,7 @@ fn reach() -> Result<()> {
     }
 
     // Alice's station goes, and comes back behind carol.
-    let moved = mac(yard.namespace(1))?;
+    let moved = mac(yard.namespace(1), TUN)?;
     yard.daemons[0].kill()?;
     let carol = yard.namespace(3);
     carol.ip(&format!("link set {TUN} down"))?;
@@ -173,4 +176,123 @@ fn limits() -> Result<()> {
     ensure!(yard.stations(4)? == 8, "{} stations are behind dave", yard.stations(4)?);
     yard.introduce()?;
     yard.node.status()?.ensure_ledgers_hold()
+}
+
+/// The node's device.
+const PORT_OF_NODE: &str = "yard";
+/// The node's addresses.
+const HOME: [&str; 2] = ["10.9.0.1", "fd00:9::1"];
+/// Those of a host behind the node.
+const BEHIND: [&str; 2] = ["10.9.0.50", "fd00:9::50"];
+/// Octets of a download.
+const LONG: usize = 3_000_000;
+/// Where servers listen.
+const HTTP: u16 = 8080;
+
+/// Sends echo requests, of which none may be lost.
+fn none_lost(from: &Namespace, to: IpAddr) -> Result<()> {
+    Echo::start(from, to, 100, 20)?.finish()?.ensure_none_lost(&format!("{} to {to}", from.name()))
+}
+
+impl Yard {
+    /// Waits until the stations with daemons reach these addresses, which takes ARP and neighbour discovery.
+    fn reach(&self, addresses: [&str; 2]) -> Result<()> {
+        for mux in 1..=3 {
+            for address in addresses {
+                let address = address.parse()?;
+                until(&format!("station {mux} reaches {address}"), PATIENCE, || {
+                    Ok(ping(self.namespace(mux), address, 1, 56).ok())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stations of both daemons get what a server in this namespace has, in both families, and it sees who they are.
+    fn download(&self, from: &Namespace, addresses: [&str; 2]) -> Result<()> {
+        let expected = body(LONG);
+        for mux in [1, 2] {
+            for (address, inner) in addresses.iter().zip(inner(mux)) {
+                let address: IpAddr = address.parse()?;
+                let server = Server::start(from, (address, HTTP).into(), LONG)?;
+                let got = fetch(self.namespace(mux), (address, HTTP).into())?;
+                ensure!(got == expected, "{} octets arrived, not those {LONG} that were sent", got.len());
+                let seen = server.finish()?;
+                ensure!(seen == inner, "the server saw {seen}, not the station's own address {inner}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The node has addresses in the network, and a MAC address that nobody takes and that outlives it.
+fn node_address() -> Result<()> {
+    let mut yard =
+        Yard::start(&format!("address = [\"{}/24\", \"{}/64\"]\ndevice = \"{PORT_OF_NODE}\"\n", HOME[0], HOME[1]))?;
+    yard.reach(HOME)?;
+    for mux in 1..=3 {
+        for (home, inner) in HOME.iter().zip(inner(mux)) {
+            none_lost(yard.namespace(mux), home.parse()?)?;
+            none_lost(&yard.lab.node, inner)?;
+        }
+    }
+    yard.introduce()?;
+    yard.download(&yard.lab.node, HOME)?;
+
+    let own = mac(&yard.lab.node, PORT_OF_NODE)?;
+    let status = yard.node.status()?;
+    ensure!(status.devices[0].mac.as_ref() == Some(&own), "{:?}, not {own}", status.devices);
+    let octets: Vec<u8> = own.split(':').map(|octet| u8::from_str_radix(octet, 16)).collect::<Result<_, _>>()?;
+    let dave = Forger::new(&crypto(4), 4, (ANYCAST, PORT).into());
+    let outlet = Outlet::bind(&yard.dave, [198, 51, 100, 3].into(), PORT)?;
+    let spoofed = [&[0xff; 6][..], &octets, &[0x88, 0xb5], &[0; 46]].concat();
+    for sequence in 1..=3 {
+        outlet.send(&dave.seal(sequence, ETHERNET, &spoofed), dave.service())?;
+    }
+    until("frames from the node's address are refused", PATIENCE, || {
+        let status = yard.node.status()?;
+        Ok((status.client("station4")?.drops.get("foreign-source") == Some(&3)).then_some(()))
+    })?;
+    yard.reach(HOME)?;
+    let status = yard.node.status()?;
+    status.ensure_every_packet_has_a_verdict()?;
+    status.ensure_ledgers_hold()?;
+
+    yard.node.kill()?;
+    yard.node.relaunch(&yard.lab.node)?;
+    yard.node.await_ready(PATIENCE)?;
+    ensure!(mac(&yard.lab.node, PORT_OF_NODE)? == own, "neighbours know the node no more");
+    yard.reach(HOME)
+}
+
+/// A device without an address in a bridge of the node's host: a host behind it is in the network, and so is the node's own.
+fn lan() -> Result<()> {
+    let yard = Yard::start(&format!("device = \"{PORT_OF_NODE}\"\n"))?;
+    let shown = yard.lab.node.ip(&format!("-o addr show dev {PORT_OF_NODE}"))?;
+    ensure!(!shown.contains("inet"), "a device without an address has one: {shown}");
+    let (node, host) = (&yard.lab.node, Namespace::new("host")?);
+    node.ip("link add br0 type bridge")?;
+    node.ip(&format!("link add port0 mtu 1438 type veth peer name eth0 mtu 1438 netns {}", host.name()))?;
+    for port in ["port0", PORT_OF_NODE] {
+        node.ip(&format!("link set {port} master br0 up"))?;
+    }
+    node.ip(&format!("addr add {}/24 dev br0", HOME[0]))?;
+    node.ip(&format!("addr add {}/64 dev br0 nodad", HOME[1]))?;
+    node.ip("link set br0 up")?;
+    host.ip(&format!("addr add {}/24 dev eth0", BEHIND[0]))?;
+    host.ip(&format!("addr add {}/64 dev eth0 nodad", BEHIND[1]))?;
+    host.ip("link set eth0 up")?;
+    yard.reach(BEHIND)?;
+    yard.reach(HOME)?;
+    yard.introduce()?;
+    for address in inner(2) {
+        none_lost(&host, address)?;
+    }
+    yard.download(&host, BEHIND)?;
+    for mux in 1..=3 {
+        ensure!(yard.stations(mux)? == 1, "{} stations are behind {mux}", yard.stations(mux)?);
+    }
+    let status = yard.node.status()?;
+    status.ensure_every_packet_has_a_verdict()?;
+    status.ensure_ledgers_hold()
 }

@@ -14,6 +14,7 @@ ICMP errors sent: time-exceeded 7, too-big 2
 routes: 12 by 6 rules, 2 neighbours known
 device office: the node is 10.9.0.1/24 in network office; 40 packets to the kernel, 50 from it
   0 that the kernel did not take, 3 of it that no worker could take
+device yard0: a port of network yard, MAC address 02:11:22:33:44:55; 6 packets to the kernel, 7 from it
 service anycast: 192.0.2.53 port 4444, 2 clients
 Ethernet yard: 11 MAC addresses
 NAT of office: 192.0.2.53 ports 20000-29999, 7 lent, 2 at rest, 9 sessions

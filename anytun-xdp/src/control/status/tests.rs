@@ -61,10 +61,16 @@ fn the_json_has_these_names_and_comes_back_the_same() {
         "mirror": {
             "rules": 6, "routes": 12, "neighbours": 2, "listings": 5, "resynchronisations": 1, "neighbours_asked": 4,
         },
-        "devices": [{
-            "name": "office", "network": "office", "addresses": ["10.9.0.1/24"], "delivered": 40, "refused": 0,
-            "injected": 50, "overrun": 3,
-        }],
+        "devices": [
+            {
+                "name": "office", "network": "office", "addresses": ["10.9.0.1/24"], "delivered": 40, "refused": 0,
+                "injected": 50, "overrun": 3,
+            },
+            {
+                "name": "yard0", "network": "yard", "mac": "02:11:22:33:44:55", "addresses": [], "delivered": 6,
+                "refused": 0, "injected": 7, "overrun": 0,
+            },
+        ],
         "path_errors": {"accepted": 2, "not-sent": 5},
     });
     let status = sample::status();

@@ -192,6 +192,10 @@ fn packets_between_two_addresses_are_one_flow_and_others_are_spread() {
         }
         assert_eq!(packets.iter().map(|packet| flow(packet)).collect::<HashSet<_>>().len(), 64);
     }
+    let frame = |to: u8, from: u8, last: u8| [2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 8, 0, 0x45, last];
+    assert_eq!(frame_flow(&frame(1, 2, 3)), frame_flow(&frame(1, 2, 4)));
+    assert_eq!((2..66).map(|from| frame_flow(&frame(1, from, 0))).collect::<HashSet<_>>().len(), 64);
+    frame_flow(&[2; 11]);
     for length in 0..40 {
         flow(&v6(1, 2)[..length]);
         flow(&v4(1, 2, 3)[..length]);
