@@ -59,7 +59,6 @@ pub fn route(
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::config::Bridging;
     use crate::table::KERNEL;

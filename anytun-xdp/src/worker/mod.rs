@@ -94,7 +94,7 @@ struct Lane<I: PacketIo> {
     identification: u16,
     /// Where missing neighbours are asked for.
     asks: Arc<Asks>,
-    /// The slow path, if a network has an address of the node.
+    /// The slow path, if a network has a device.
     local: Option<Local>,
 }
 
