@@ -1,10 +1,13 @@
 //! Tunnel mode in an Ethernet network: frames go where their destination was heard (IEEE 802.1D §7.7).
 
+use std::net::Ipv6Addr;
+
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::ethernet::{self, Mac};
+use anytun_common::wire::{Bytes, ipv4, ipv6};
 
 use super::tunnel::Route;
-use crate::table::{Allowance, Bridge, Station};
+use crate::table::{Allowance, Bridge, KERNEL, Lpm, Station};
 
 /// Addresses that no bridge forwards (IEEE 802.1D §7.12.6): the last octet is anything below 16.
 const RESERVED: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
@@ -57,11 +60,27 @@ pub fn route(
     Ok(Route { to, length: frame.len() as u32, tos: 0, dont_fragment: false })
 }
 
+/// Whether a frame to the device of the node is for the node itself, whose addresses lead to [`KERNEL`] in `network`, and not
+/// for somebody to whom its kernel would route it: a network reaches no other by the node. What has a VLAN tag goes to devices
+/// that the operator has made for it.
+pub fn is_for_node(bridge: &Bridge, network: &Lpm, frame: &[u8]) -> bool {
+    let is_own = frame.read(0).is_some_and(|mac: Mac| bridge.given().get(&mac) == Some(&KERNEL));
+    let packet = ethernet::HEADER;
+    let destination = match frame.read(ethernet::TYPE).map(u16::from_be_bytes).filter(|_| is_own) {
+        Some(ethernet::IPV4) => frame.read(packet + ipv4::DESTINATION).map(|to| network.find_v4(to)),
+        Some(ethernet::IPV6) => match frame.read(packet + ipv6::DESTINATION) {
+            Some(to) if Ipv6Addr::from(to).is_unicast_link_local() => None,
+            to => to.map(|to| network.find_v6(to)),
+        },
+        _ => None,
+    };
+    destination.is_none_or(|to| to == Some(KERNEL))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Bridging;
-    use crate::table::KERNEL;
 
     const EVERYBODY: u32 = 77;
     const BROADCAST: Mac = [0xff; 6];

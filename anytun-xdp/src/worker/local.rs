@@ -52,7 +52,23 @@ pub(super) fn deliver(memory: &[u8], packet: &Packet, tables: &Tables, local: &m
     let (Some(local), Some(device), Some(octets)) = (local, device, memory.get(inner(packet))) else {
         return Verdict::NoRoute;
     };
+    if !stays(network.unwrap_or_default(), octets, tables) {
+        return Verdict::NoRoute;
+    }
     local.half.send(Way::Device(device), octets).err().unwrap_or(Verdict::Delivered)
+}
+
+/// Whether the kernel is to keep a packet that is handed over to it, as far as that is not decided by its route. Where the
+/// node has no address in an Ethernet network its device is a part of somebody's bridge.
+fn stays(network: u32, octets: &[u8], tables: &Tables) -> bool {
+    let has_address = || {
+        let policy = tables.policies.get(network as usize);
+        policy.is_some_and(|policy| policy.sources.v4.is_some() || policy.sources.v6.is_some())
+    };
+    match (tables.bridge(network), tables.networks.get(network as usize)) {
+        (Some(bridge), Some(own)) if has_address() => bridge::is_for_node(bridge, own, octets),
+        _ => true,
+    }
 }
 
 impl<I: PacketIo> Lane<I> {

@@ -1,5 +1,6 @@
 //! An Ethernet network on plain memory.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anytun_common::verdict::Verdict;
@@ -173,6 +174,54 @@ fn the_kernel_gets_what_is_for_it_and_for_everybody() {
     assert_eq!(home.received(), [vec![frame(A, B, 46)], vec![]]);
     assert_eq!(home.delivered(), [] as [Vec<u8>; 0], "what passes between clients");
     home.ensure_each_has_a_verdict();
+}
+
+/// A frame with an IP packet to an address, up to which all is there.
+fn ip(to: [u8; 6], destination: IpAddr) -> Vec<u8> {
+    let mut frame = frame(to, A, 60);
+    let (ethertype, at, address) = match destination {
+        IpAddr::V4(v4) => ([0x08, 0x00], 30, v4.octets().to_vec()),
+        IpAddr::V6(v6) => ([0x86, 0xdd], 38, v6.octets().to_vec()),
+    };
+    frame[12..14].copy_from_slice(&ethertype);
+    frame[at..at + address.len()].copy_from_slice(&address);
+    frame
+}
+
+#[test]
+fn the_kernel_gets_nothing_that_it_would_route_where_it_has_addresses() {
+    let mut home = home("address = [\"10.9.0.1/24\", \"fd00:9::1/64\"]");
+    let mac = home.mac;
+    for (to, is_own) in [
+        ("10.9.0.1", true),
+        ("10.9.0.2", false),
+        ("192.0.2.1", false),
+        ("fd00:9::1", true),
+        ("fe80::1", true),
+        ("fd00:9::2", false),
+        ("2001:db8::1", false),
+    ] {
+        alice_sends(&mut home.bench, &ip(mac, to.parse().expect("an address")));
+        home.received();
+        assert_eq!(home.delivered().len(), usize::from(is_own), "{to}");
+    }
+    assert_eq!(home.bench.count(Verdict::NoRoute), 4);
+    let tagged = [&mac[..], &A, &[0x81, 0, 0, 7, 0x08, 0], &[0; 40]].concat();
+    for frame in [tagged, frame(mac, A, 0), ip(ALL, "192.0.2.1".parse().expect("an address"))] {
+        alice_sends(&mut home.bench, &frame);
+        home.received();
+        assert_eq!(home.delivered(), [frame]);
+    }
+    home.ensure_each_has_a_verdict();
+}
+
+#[test]
+fn a_device_without_an_address_is_a_port_of_the_host_s_bridge() {
+    let mut home = home("");
+    let frame = ip(home.mac, "192.0.2.1".parse().expect("an address"));
+    alice_sends(&mut home.bench, &frame);
+    home.received();
+    assert_eq!(home.delivered(), [frame]);
 }
 
 #[test]
