@@ -25,15 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LOST: usize = 3;
 
 pub(crate) fn cases() -> Vec<Case> {
-    let outside = [("anycast", "v4-outside"), ("anycast6", "v6-outside")];
     let kinds = [("v4-that-may-be-cut", 0, true), ("v4-that-must-not", 0, false), ("v6", 1, false)];
-    let of = |(service, outside)| {
-        kinds.map(|(kind, family, may_be_cut)| -> Case {
-            let work = move || sweep(service, family, may_be_cut);
-            (format!("sweep/60-to-9000/{kind}/{outside}"), Box::new(work))
-        })
+    let of = |(kind, family, may_be_cut)| -> Case {
+        let service = ["anycast", "anycast6"][family];
+        (format!("sweep/60-to-9000/{kind}"), Box::new(move || sweep(service, family, may_be_cut)))
     };
-    outside.into_iter().flat_map(of).collect()
+    kinds.into_iter().map(of).collect()
 }
 
 /// Alice sends bob datagrams of every size, and each comes back whole. Where she asks for packets not to be cut on their way,
