@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anytun_gen::error::Error;
@@ -11,7 +11,7 @@ use anytun_gen::plan::{Engine, Plan};
 use anytun_gen::rate::{Ramp, Rate};
 use anytun_gen::size::Sizes;
 use anytun_gen::traffic::headers::Ends;
-use anytun_gen::traffic::{Arriving, Places, Plain, Satp, Traffic};
+use anytun_gen::traffic::{Arriving, Places, Plain, Receivers, Satp, Traffic};
 use anytun_xdp::config::{self, XdpMode};
 use anytun_xdp::kernel::Link;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -30,8 +30,12 @@ Examples:
   Clients of a node, the first half of each pair behind gen0, the other behind sink0:
     anytun-gen run --interface gen0 --sink sink0 --config node.toml --source 198.18.0.1:7000 \\
         --sink-source 198.19.0.1:7000 --size imix --search
-  The same as a file for tcpreplay or TRex:
-    anytun-gen pcap --interface gen0 --config node.toml --source 198.18.0.1:7000 --out sealed.pcap --count 100000";
+  Clients of a node in open tunnel mode, whose packets come out of it plain, for a host behind sink0:
+    anytun-gen run --interface gen0 --sink sink0 --config node.toml --source 198.18.0.1:7000 \\
+        --destination 198.19.0.1:9000 --search
+  What clients send to each other as a file for tcpreplay or TRex:
+    anytun-gen pcap --interface gen0 --sink sink0 --config node.toml --source 198.18.0.1:7000 \\
+        --sink-source 198.19.0.1:7000 --out sealed.pcap --count 100000";
 
 /// A packet generator and sink for nodes of anytun-xdp and for whatever else relays UDP.
 #[derive(Debug, Parser)]
@@ -138,10 +142,11 @@ pub(crate) struct TrafficArgs {
     #[arg(long, value_name = "NAME")]
     sink: Option<String>,
     /// Source address and port of the packets; the ports of further flows, or clients, are counted up.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = socket)]
     source: SocketAddr,
-    /// Plain UDP: destination address and port of the packets.
-    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "config", conflicts_with = "config")]
+    /// Destination address and port of the packets; with --config of the packets inside, which come out plain where a
+    /// network is open.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = socket, required_unless_present = "sink_source")]
     destination: Option<SocketAddr>,
     /// Plain UDP: flows, each with a source port of its own.
     #[arg(long, value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "config")]
@@ -156,14 +161,15 @@ pub(crate) struct TrafficArgs {
     #[arg(long, value_name = "HEX", default_value = "", value_parser = octets, conflicts_with = "config", hide_default_value = true)]
     arrive_prefix: Octets,
     /// SATP: the configuration of the node, for service, keys, roles and addresses of its clients. Of each two clients
-    /// that follow each other the first is behind --interface and sends to the second, which is behind --sink.
-    #[arg(long, value_name = "FILE", requires = "sink_source")]
+    /// that follow each other the first is behind --interface and sends to the second, which is behind --sink. With
+    /// --destination all are behind --interface and send there.
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// SATP: numbers of the clients in the configuration, from 0, such as 0-99 [default: all].
     #[arg(long, value_name = "FROM-TO", value_parser = range, requires = "config")]
     clients: Option<Range>,
     /// SATP: outer address and port of the clients behind the sink; the ports are counted up.
-    #[arg(long, value_name = "ADDRESS:PORT", requires = "config")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = socket, requires = "config", conflicts_with = "destination")]
     sink_source: Option<SocketAddr>,
     /// SATP: the sequence number that clients begin with. A node refuses numbers that it has seen, so runs that follow
     /// each other must count up: the result says where the next one may begin.
@@ -176,7 +182,7 @@ pub(crate) struct TrafficArgs {
     #[arg(long, value_name = "MAC")]
     gateway_mac: Option<Mac>,
     /// SATP: MAC address of the next hop at --sink [default: the kernel's route and neighbour].
-    #[arg(long, value_name = "MAC", requires = "config")]
+    #[arg(long, value_name = "MAC", requires = "sink_source")]
     sink_gateway_mac: Option<Mac>,
     /// Octets of the Ethernet frames without FCS, before SATP: one size, a list such as 64,512, or `imix`, which is 64, 594
     /// and 1514 in the proportion 7:4:1. The IP packet has 14 less, and with SATP that is the one inside: the frame is
@@ -280,33 +286,9 @@ impl TrafficArgs {
     fn resolve(&self) -> Result<([Link; 2], Traffic), Error> {
         let interface = Link::find(&self.interface)?;
         let sink = self.sink.as_deref().map_or_else(|| Ok(interface.clone()), Link::find)?;
-        let traffic = match (&self.config, self.destination, self.sink_source) {
-            (Some(file), _, Some(sink_source)) => {
-                let config = config::read(file)?;
-                let last = config.clients.len().saturating_sub(1);
-                let clients = self
-                    .clients
-                    .as_ref()
-                    .map_or([0, last], |Range(range)| [*range.start() as usize, *range.end() as usize]);
-                let first = config.clients.get(clients[0]).map(|client| &config.services[client.service]);
-                let service = first.ok_or_else(|| {
-                    Error::usage(format!(
-                        "--clients: {} has {} clients, numbered from 0",
-                        file.display(),
-                        config.clients.len()
-                    ))
-                })?;
-                let places = Places {
-                    links: [&interface, &sink],
-                    hops: [
-                        hop(self.gateway_mac, &interface, service.address, "--gateway-mac")?,
-                        hop(self.sink_gateway_mac, &sink, service.address, "--sink-gateway-mac")?,
-                    ],
-                    sources: [self.source, sink_source],
-                };
-                Traffic::Satp(Satp::new(&config, clients, &places, self.sender_id, self.size.clone())?)
-            }
-            (None, Some(destination), _) => {
+        let traffic = match (&self.config, self.destination) {
+            (Some(file), destination) => Traffic::Satp(self.satp(file, destination, [&interface, &sink])?),
+            (None, Some(destination)) => {
                 let mac = hop(self.gateway_mac, &interface, destination.ip(), "--gateway-mac")?;
                 let arrival = Arriving {
                     port: self.arrive_port.unwrap_or(destination.port()),
@@ -316,14 +298,49 @@ impl TrafficArgs {
                 let (prefix, sizes) = (self.prefix.0.clone(), self.size.clone());
                 Traffic::Plain(Plain::new([mac, interface.mac], ends, self.flows, prefix, arrival, sizes)?)
             }
-            _ => return Err(Error::usage("--destination for plain UDP, or --config and --sink-source for SATP")),
+            (None, None) => return Err(Error::usage("--destination for plain UDP, or --config for SATP")),
         };
         Ok(([interface, sink], traffic))
+    }
+
+    /// The packets of clients of a configuration, to each other or to a host outside.
+    fn satp(&self, file: &Path, outside: Option<SocketAddr>, links: [&Link; 2]) -> Result<Satp, Error> {
+        let config = config::read(file)?;
+        let last = config.clients.len().saturating_sub(1);
+        let clients =
+            self.clients.as_ref().map_or([0, last], |Range(range)| [*range.start() as usize, *range.end() as usize]);
+        let first = config.clients.get(clients[0]).map(|client| &config.services[client.service]);
+        let service = first.ok_or_else(|| {
+            Error::usage(format!("--clients: {} has {} clients, numbered from 0", file.display(), config.clients.len()))
+        })?;
+        let [interface, sink] = links;
+        let near = hop(self.gateway_mac, interface, service.address, "--gateway-mac")?;
+        let receivers = match (outside, self.sink_source) {
+            (Some(outside), _) => Receivers::Outside(outside),
+            (None, Some(source)) => {
+                let hop = hop(self.sink_gateway_mac, sink, service.address, "--sink-gateway-mac")?;
+                Receivers::Clients { hop, source }
+            }
+            (None, None) => return Err(Error::usage("--config goes with --destination or --sink-source")),
+        };
+        let places = Places { links, hop: near, source: self.source, receivers };
+        Satp::new(&config, clients, &places, self.sender_id, self.size.clone())
     }
 }
 
 fn hop(given: Option<Mac>, link: &Link, to: std::net::IpAddr, option: &str) -> Result<[u8; 6], Error> {
     given.map_or_else(|| hop::resolve(link, to, option), Ok).map(|Mac(mac)| mac)
+}
+
+/// Reads an address and a port. Port 0 is reserved (IANA, service names and port numbers).
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(socket) if socket.port() == 0 => Err(format!("{text} has port 0, which is nobody's; ports are 1 to 65535")),
+        Ok(socket) => Ok(socket),
+        Err(_) => {
+            Err(format!("`{text}` is no address and port; write them such as 198.18.0.1:7000 or [2001:db8::1]:7000"))
+        }
+    }
 }
 
 /// Reads a time such as `2s`, `500ms` or `1m`, from a millisecond to an hour.
@@ -389,6 +406,17 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_are_what_the_program_takes() {
+        let lines = EXAMPLES.replace("\\\n", " ");
+        let examples: Vec<_> = lines.lines().filter(|line| line.trim_start().starts_with("anytun-gen ")).collect();
+        assert!(examples.len() >= 4, "{examples:?}");
+        for example in examples {
+            let parsed = Cli::try_parse_from(example.split_whitespace());
+            assert!(parsed.is_ok(), "{example}: {}", parsed.err().unwrap());
+        }
+    }
+
+    #[test]
     fn times_shares_and_ranges_are_read() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
@@ -408,11 +436,31 @@ mod tests {
     }
 
     #[test]
+    fn addresses_have_a_port_that_somebody_can_have() {
+        assert_eq!(socket("198.18.0.1:7000"), Ok(([198, 18, 0, 1], 7000).into()));
+        assert!(socket("[2001:db8::1]:65535").is_ok());
+        for text in ["198.18.0.1:0", "[2001:db8::1]:0"] {
+            assert!(socket(text).unwrap_err().contains("ports are 1 to 65535"), "{text}");
+        }
+        for text in ["", "198.18.0.1", "2001:db8::1", "198.18.0.1:65536", "host:1"] {
+            assert!(socket(text).unwrap_err().contains("198.18.0.1:7000"), "{text}");
+        }
+        let line = |option: &str| format!("anytun-gen run --interface a --config f {option}");
+        for option in ["--source 198.18.0.1:0", "--source 198.18.0.1:1 --destination 198.18.0.2:0"] {
+            let refused = Cli::try_parse_from(line(option).split_whitespace()).unwrap_err().to_string();
+            assert!(refused.contains("ports are 1 to 65535"), "{refused}");
+        }
+    }
+
+    #[test]
     fn plain_and_sealed_traffic_do_not_mix() {
         let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
         let common = "anytun-gen run --interface a --source 198.18.0.1:7000";
         assert!(parse(&format!("{common} --destination 198.18.0.2:9000")).is_ok());
         assert!(parse(&format!("{common} --config f --sink-source 198.19.0.1:7000")).is_ok());
+        assert!(parse(&format!("{common} --config f --destination 198.19.0.1:9000 --clients 0-1")).is_ok());
+        assert!(parse(&format!("{common} --config f --destination 198.19.0.1:9000 --flows 2")).is_err());
+        assert!(parse(&format!("{common} --sink-source 198.19.0.1:7000")).is_err());
         assert!(parse(common).is_err());
         assert!(parse(&format!("{common} --config f")).is_err());
         assert!(

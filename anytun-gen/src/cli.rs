@@ -1,7 +1,8 @@
 //! What each command does.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,13 @@ const PREPARED: u64 = 5_000_000;
 /// Octets of the largest frame.
 const FRAME: usize = 2048;
 
+/// Where the result goes as JSON.
+enum Json {
+    Output,
+    /// With its name.
+    File(String, File),
+}
+
 /// Runs the command that the arguments name.
 pub(crate) fn main() -> ExitCode {
     // Configurations hold secrets. Where it is refused, it goes on.
@@ -54,7 +62,10 @@ fn run(args: &RunArgs) -> Result<(), Error> {
     privilege::raise_locked_memory();
     let stop = stop_on_signal()?;
     let mut progress = Progress::new(args.quiet);
-    let mut session = Session::open(args.plan()?, &stop)?;
+    let plan = args.plan()?;
+    // Before anything is sent: a result that cannot be kept need not be measured.
+    let json = args.json.as_deref().map(json).transpose()?;
+    let mut session = Session::open(plan, &stop)?;
     let warm_up = match args.ramp {
         Some(ramp) => Schedule::fixed(Rate::Fixed(ramp.from), args.warm_up),
         None if args.search => Schedule::fixed(Rate::Fixed(HIGHEST_TRIED / 100), args.warm_up),
@@ -82,7 +93,18 @@ fn run(args: &RunArgs) -> Result<(), Error> {
         false => (session.measure(&schedule, &mut |moment| progress.moment(moment), &stop)?, None),
     };
     let report = Report::new(&session, &outcome, found.as_ref());
-    show(args, &report)
+    show(json, &report)
+}
+
+/// Opens the file for the result, and leaves what is in it for now.
+fn json(path: &Path) -> Result<Json, Error> {
+    if path.as_os_str() == "-" {
+        return Ok(Json::Output);
+    }
+    let file = File::options().write(true).create(true).truncate(false).open(path);
+    let name = path.display().to_string();
+    file.map(|file| Json::File(name.clone(), file))
+        .map_err(|error| Error::usage(format!("--json {name} cannot be written: {error}")))
 }
 
 /// Searches; returns the last measurement too, which is that of the result.
@@ -107,16 +129,24 @@ fn find(
     Ok((last, Some(found)))
 }
 
-fn show(args: &RunArgs, report: &Report) -> Result<(), Error> {
-    let json = serde_json::to_string(report).map_err(|error| Error::running("the result", error))? + "\n";
-    match &args.json {
-        Some(file) if file.as_os_str() == "-" => print(&json),
-        Some(file) => {
-            fs::write(file, json).map_err(|error| Error::running(&file.display().to_string(), error))?;
+fn show(json: Option<Json>, report: &Report) -> Result<(), Error> {
+    let Some(json) = json else { return print(&report.to_string()) };
+    let text = serde_json::to_string(report).map_err(|error| Error::running("the result", error))? + "\n";
+    match json {
+        Json::Output => print(&text),
+        Json::File(name, file) => {
+            write(file, text.as_bytes()).map_err(|error| Error::running(&name, error))?;
             print(&report.to_string())
         }
-        None => print(&report.to_string()),
     }
+}
+
+/// Replaces what is in a file. A pipe or a device has nothing to replace.
+fn write(mut file: File, octets: &[u8]) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    file.write_all(octets)
 }
 
 /// Prints to standard output. A reader that went away, as `head` does, is no failure.
@@ -129,11 +159,6 @@ fn print(text: &str) -> Result<(), Error> {
 
 fn pcap(args: &PcapArgs) -> Result<(), Error> {
     let (traffic, first) = args.traffic()?;
-    let failed = |error: io::Error| Error::running(&args.out.display().to_string(), error);
-    let out: Box<dyn Write> = match args.out.as_os_str() == "-" {
-        true => Box::new(io::stdout().lock()),
-        false => Box::new(File::create(&args.out).map_err(failed)?),
-    };
     let gap = match args.rate {
         Rate::Fixed(rate) => Duration::from_secs(1).as_nanos() as u64 / rate,
         Rate::Max => 0,
@@ -145,6 +170,12 @@ fn pcap(args: &PcapArgs) -> Result<(), Error> {
             args.count
         )));
     }
+    // Not before all is known to be right: what is in the file is gone then.
+    let failed = |error: io::Error| Error::running(&args.out.display().to_string(), error);
+    let out: Box<dyn Write> = match args.out.as_os_str() == "-" {
+        true => Box::new(io::stdout().lock()),
+        false => Box::new(File::create(&args.out).map_err(failed)?),
+    };
     let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
     let mut writer = Writer::new(BufWriter::new(out)).map_err(failed)?;
     let mut frame = [0; FRAME];

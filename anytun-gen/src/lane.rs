@@ -73,8 +73,20 @@ pub struct Shown {
     pub sent: AtomicU64,
     /// Packets of the measurement received.
     pub received: AtomicU64,
+    /// Probes among them.
+    pub probes: AtomicU64,
+    /// Answers received.
+    pub answers: AtomicU64,
     /// Whether it sends no more.
     pub done: AtomicBool,
+}
+
+impl Shown {
+    fn note(&self, tally: &Tally) {
+        self.received.store(tally.received, Ordering::Relaxed);
+        self.probes.store(tally.probes, Ordering::Relaxed);
+        self.answers.store(tally.round_trip.count(), Ordering::Relaxed);
+    }
 }
 
 /// What a lane has done.
@@ -131,16 +143,16 @@ impl Lane {
         if side == Side::Sink { self.sink } else { 0 }
     }
 
-    /// Lets the receiving client of every flow tell the node where it is.
+    /// Lets the receiving clients, which have these `sequences`, tell the node where they are.
     pub fn introduce(&mut self, traffic: &Traffic, sequences: &[AtomicU32]) {
         let Some(satp) = traffic.satp() else { return };
         let schedule = Schedule { rate: INTRODUCTIONS, growth: 0, duration: Duration::MAX };
         let start = clock::now();
-        let mut flow = 0;
-        while flow < satp.flows() {
+        let (mut flow, receivers) = (0, satp.receivers());
+        while flow < receivers {
             self.io.reclaim();
             let due = schedule.due(clock::now() - start).saturating_sub(flow.into()).min(BATCH as u64) as usize;
-            let wanted = due.min((satp.flows() - flow) as usize);
+            let wanted = due.min((receivers - flow) as usize);
             self.io.allocate(&mut self.answers, wanted);
             for frame in &mut self.answers {
                 let sequence = sequences[flow as usize].fetch_add(1, Ordering::Relaxed);
@@ -169,7 +181,7 @@ impl Lane {
             let mut busy = 0;
             if job.receives {
                 busy += self.receive(job, &mut tracks, &mut sender.work.tally);
-                job.shown.received.store(sender.work.tally.received, Ordering::Relaxed);
+                job.shown.note(&sender.work.tally);
             }
             if let Some(schedule) = job.schedule.as_ref().filter(|_| sends) {
                 match clock::now().checked_sub(job.start) {

@@ -1,6 +1,6 @@
 //! What a measurement looks like from outside while it runs.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -51,6 +51,14 @@ impl Look<'_> {
         }
     }
 
+    /// Answers that are still on their way.
+    fn unanswered(&self) -> u64 {
+        let sum = |count: fn(&Shown) -> &AtomicU64| -> u64 {
+            self.shown.iter().map(|shown| count(shown).load(Ordering::Relaxed)).sum()
+        };
+        sum(|shown| &shown.probes).saturating_sub(sum(|shown| &shown.answers))
+    }
+
     /// Waits until the time of the sender is over, and notes what goes on.
     pub(crate) fn follow(
         &self,
@@ -90,16 +98,17 @@ impl Look<'_> {
         }
     }
 
-    /// Waits until everything has arrived or nothing arrives any more.
+    /// Waits until everything has arrived, answers too, or nothing arrives any more.
     pub(crate) fn settle(&self) -> Result<(), Error> {
         let end = clock::now() + SETTLE.as_nanos() as u64;
         let (_, sent) = self.sent()?;
-        let (mut received, mut changed) = (self.received()?, clock::now());
-        while received < sent && clock::now() < end.min(changed + QUIET.as_nanos() as u64) {
+        let missing = |received: u64| sent.saturating_sub(received) + self.unanswered();
+        let (mut last, mut changed) = (missing(self.received()?), clock::now());
+        while last > 0 && clock::now() < end.min(changed + QUIET.as_nanos() as u64) {
             thread::sleep(LOOK);
-            let now = self.received()?;
-            if now != received {
-                (received, changed) = (now, clock::now());
+            let now = missing(self.received()?);
+            if now != last {
+                (last, changed) = (now, clock::now());
             }
         }
         Ok(())

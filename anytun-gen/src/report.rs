@@ -31,7 +31,7 @@ pub struct Report {
     pub reordered: u64,
     /// Packets that were changed on the way.
     pub corrupt: u64,
-    /// Packets to the sink that were none of the run's.
+    /// Packets to the sink that were none of the run's; those of its own warm-up that come late do not count.
     pub foreign: u64,
     /// Seconds in which packets were sent.
     pub duration_s: f64,
@@ -51,9 +51,9 @@ pub struct Report {
     pub size: String,
     /// Octets of the largest frame that was sent.
     pub largest_frame: usize,
-    /// Flows: source ports, or pairs of clients.
+    /// Flows: source ports, or clients that send.
     pub flows: u32,
-    /// Clients: two for each flow; nothing for plain UDP.
+    /// Clients: two for each flow, or one where packets leave an open network; nothing for plain UDP.
     pub clients: Option<u32>,
     /// The highest SATP sequence number in use; the next run starts above it.
     pub last_sequence: Option<u32>,
@@ -162,7 +162,7 @@ impl Report {
             size: traffic.sizes().to_string(),
             largest_frame: traffic.largest(),
             flows: traffic.flows(),
-            clients: traffic.satp().map(|satp| satp.flows() * 2),
+            clients: traffic.satp().map(|satp| satp.flows() + satp.receivers()),
             last_sequence: session.last_sequence(),
             exhausted: outcome.exhausted,
             stopped: outcome.stopped,

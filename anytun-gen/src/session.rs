@@ -17,7 +17,7 @@ use crate::plan::{Engine, Plan};
 use crate::rate::Schedule;
 use crate::sink::Sink;
 use crate::tally::Expected;
-use crate::traffic::{Side, rounds};
+use crate::traffic::{Satp, Side, rounds};
 
 /// How long lanes have until the schedule starts.
 const LEAD: Duration = Duration::from_millis(5);
@@ -29,6 +29,8 @@ pub struct Session {
     sink: Sink,
     live: Option<Pool>,
     phase: u8,
+    /// Phases that were begun, that one included.
+    begun: u8,
     /// The next sequence number of SATP that no client has used for sending.
     next: u32,
     /// The same for the receiving clients, which send little.
@@ -79,12 +81,12 @@ impl Session {
         if plan.round_trip.is_some() && plan.sink.ifindex != plan.interface.ifindex {
             sink.attach(&plan.interface, plan.mode)?;
         }
-        let receivers = plan.traffic.satp().map_or(0, |satp| satp.flows());
+        let receivers = plan.traffic.satp().map_or(0, |satp| satp.receivers());
         let answering = (0..receivers).map(|_| AtomicU32::new(plan.first_sequence)).collect();
         // Where the numbers start does not matter, but packets of another process should rarely have ours.
         let phase = (clock::now() >> 10) as u8;
         let next = plan.first_sequence;
-        let mut session = Self { plan, lanes, sink, live: None, phase, next, answering };
+        let mut session = Self { plan, lanes, sink, live: None, phase, begun: 0, next, answering };
         if session.plan.traffic.satp().is_some() {
             session.introduce(stop)?;
         }
@@ -137,8 +139,8 @@ impl Session {
                 self.next
             ))
         })?;
-        self.phase = self.phase.wrapping_add(1);
-        let (phase, first) = (self.phase, self.next);
+        let (phase, first) = (self.next_phase(), self.next);
+        let traffic = &self.plan.traffic;
         let mut live = Live::load(slots, traffic.largest())?;
         let made = AtomicU32::new(0);
         let magic = if sealed { [DATA, phase] } else { [0; 2] };
@@ -256,12 +258,9 @@ impl Session {
     fn expect(&mut self, engine: Engine) -> Result<Expected, Error> {
         let expected = match &self.live {
             Some(pool) if pool.sealed && engine == Engine::Xdp => {
-                Expected { phase: pool.phase, base: pool.at.sequence as u32 }
+                Expected { phase: pool.phase, base: pool.at.sequence as u32, past: self.begun.saturating_sub(1) }
             }
-            _ => {
-                self.phase = self.phase.wrapping_add(1);
-                Expected { phase: self.phase, base: 0 }
-            }
+            _ => Expected { phase: self.next_phase(), base: 0, past: self.begun.saturating_sub(1) },
         };
         self.sink.forget(expected.phase)?;
         for (index, side, link) in [(0, Side::Sink, &self.plan.sink), (1, Side::Interface, &self.plan.interface)] {
@@ -276,6 +275,13 @@ impl Session {
             self.sink.set_rule(index, &rule)?;
         }
         Ok(expected)
+    }
+
+    /// The phase that begins.
+    fn next_phase(&mut self) -> u8 {
+        self.phase = self.phase.wrapping_add(1);
+        self.begun = self.begun.saturating_add(1);
+        self.phase
     }
 
     /// Adds up what was done; returns the rounds of sequence numbers that were used.
@@ -315,7 +321,7 @@ impl Session {
         Ok(rounds)
     }
 
-    /// Lets every receiving client tell the node where it is, and sends one packet for each to see that it does.
+    /// Lets every receiving client tell the node where it is, and sends one packet of each flow to see that it arrives.
     fn introduce(&mut self, stop: &AtomicBool) -> Result<(), Error> {
         let flows = u64::from(self.plan.traffic.flows());
         let rate = flows.clamp(100, 20_000);
@@ -341,12 +347,19 @@ impl Session {
         if best * 100 >= flows * 99 {
             return Ok(());
         }
+        let sink = &self.plan.sink.name;
+        let found = match self.plan.traffic.satp().is_some_and(Satp::is_open) {
+            false => format!("{best} of {flows} clients behind {sink} can be reached through the node."),
+            true => format!(
+                "Of {flows} clients the packets of {best} come out of the node at {sink}. Has its host a route to \
+                 --destination that leads there, and does somebody answer for the next hop?"
+            ),
+        };
         Err(Error::Running(format!(
-            "{best} of {flows} clients behind {} can be reached through the node. Is it running with this configuration? Are \
-             the MAC addresses right? A node that has seen higher sequence numbers refuses these as replayed: continue with \
-             --first-sequence, or `anytun-xdp forget NAME`; `anytun-xdp status` shows why packets were dropped. ({} corrupt \
-             and {} foreign packets arrived.)",
-            self.plan.sink.name, strange[0], strange[1]
+            "{found} Is it running with this configuration? Are the MAC addresses right? A node that has seen higher sequence \
+             numbers refuses these as replayed: continue with --first-sequence, or `anytun-xdp forget NAME`; `anytun-xdp \
+             status` shows why packets were dropped. ({} corrupt and {} foreign packets arrived.)",
+            strange[0], strange[1]
         )))
     }
 }

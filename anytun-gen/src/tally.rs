@@ -58,6 +58,23 @@ pub struct Expected {
     pub phase: u8,
     /// The first sequence number.
     pub base: u32,
+    /// How many phases before are of the same session.
+    pub past: u8,
+}
+
+impl Expected {
+    /// Whether a packet belongs to the measurement.
+    #[inline]
+    fn has(&self, stamp: &Stamp) -> bool {
+        stamp.magic[1] == self.phase && stamp.sequence >= self.base
+    }
+
+    /// Whether a packet belongs to a measurement before, and is late.
+    fn is_past(&self, stamp: &Stamp) -> bool {
+        let ago = self.phase.wrapping_sub(stamp.magic[1]);
+        matches!(stamp.magic[0], DATA | PROBE | ANSWER)
+            && if ago == 0 { stamp.sequence < self.base } else { ago <= self.past }
+    }
 }
 
 /// What has arrived, on one lane or on all.
@@ -65,6 +82,8 @@ pub struct Expected {
 pub struct Tally {
     /// Packets of the measurement, each counted once.
     pub received: u64,
+    /// Probes among them.
+    pub probes: u64,
     /// Those that had been there before.
     pub duplicated: u64,
     /// Those that were overtaken.
@@ -116,11 +135,11 @@ impl Tally {
                 return None;
             }
         };
-        let [kind, phase] = stamp.magic;
-        let ours = phase == expected.phase && stamp.sequence >= expected.base;
-        let track = tracks.flows.get_mut(usize::from(stamp.flow)).filter(|_| ours);
-        let (Some(track), DATA | PROBE | ANSWER) = (track, kind) else {
-            self.foreign += 1;
+        let kind = stamp.magic[0];
+        let track = tracks.flows.get_mut(usize::from(stamp.flow));
+        let (Some(track), DATA | PROBE | ANSWER, true) = (track, kind, expected.has(&stamp)) else {
+            // What was lost to a measurement before is none of anybody else.
+            self.foreign += u64::from(!expected.is_past(&stamp));
             return None;
         };
         let elapsed = now.saturating_sub(stamp.timestamp);
@@ -154,6 +173,7 @@ impl Tally {
         if stamp.timestamp != 0 {
             self.latency.note(elapsed);
         }
+        self.probes += u64::from(kind == PROBE);
         (kind == PROBE).then_some(stamp)
     }
 
@@ -164,6 +184,7 @@ impl Tally {
         }
         self.last = self.last.max(other.last);
         self.received += other.received;
+        self.probes += other.probes;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.corrupt += other.corrupt;
@@ -179,7 +200,7 @@ mod tests {
 
     use super::*;
 
-    const EXPECTED: Expected = Expected { phase: 4, base: 100 };
+    const EXPECTED: Expected = Expected { phase: 4, base: 100, past: 2 };
 
     fn arrival(kind: u8, flow: u16, sequence: u32, outer: Option<u32>) -> Result<Arrival, Bad> {
         let stamp = Stamp { magic: [kind, 4], flow, sequence, timestamp: 1_000 };
@@ -194,18 +215,39 @@ mod tests {
             assert_eq!(note(arrival(DATA, 0, sequence, None)), None);
         }
         note(arrival(DATA, 0, 103, None));
-        note(arrival(DATA, 1, 99, None));
         note(arrival(DATA, 2, 100, None));
+        note(arrival(DATA, 2, 101, None));
         note(arrival(0, 0, 105, None));
         note(Err(Bad::Corrupt));
         note(Err(Bad::Foreign));
         assert!(note(arrival(PROBE, 1, 100, None)).is_some());
         note(arrival(ANSWER, 1, 100, None));
         assert_eq!((tally.received, tally.duplicated, tally.reordered), (5, 1, 1));
-        assert_eq!((tally.corrupt, tally.foreign), (1, 4));
+        assert_eq!((tally.corrupt, tally.foreign, tally.probes), (1, 4, 1));
         assert_eq!((tally.latency.count(), tally.round_trip.count()), (5, 1));
         assert_eq!((tally.first, tally.last), (6_000, 6_000));
         assert!((tally.latency.quantile(0.5) - 5.0).abs() < 0.01, "{}", tally.latency.quantile(0.5));
+    }
+
+    #[test]
+    fn what_comes_late_from_before_counts_nowhere() {
+        let (mut tally, mut tracks) = (Tally::default(), Tracks::new(2));
+        let mut note = |kind, phase, sequence| {
+            let stamp = Stamp { magic: [kind, phase], flow: 0, sequence, timestamp: 1_000 };
+            assert_eq!(tally.note(&mut tracks, Ok(Arrival { stamp, outer: None }), EXPECTED, 6_000), None);
+        };
+        // Of the warm-up with the same prepared packets, and of the two phases before.
+        note(DATA, 4, 99);
+        for phase in [2, 3] {
+            note(ANSWER, phase, 100);
+            note(PROBE, phase, 5);
+        }
+        // Of a session before, and of nobody's.
+        note(ANSWER, 1, 100);
+        note(DATA, 5, 100);
+        note(0, 3, 100);
+        assert_eq!((tally.received, tally.duplicated, tally.reordered, tally.corrupt), (0, 0, 0, 0));
+        assert_eq!((tally.foreign, tally.round_trip.count(), tally.latency.count()), (3, 0, 0));
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod headers;
 pub mod payload;
 mod plain;
 mod satp;
+mod turn;
 
 use anytun_common::classify::Datagram;
 use anytun_common::generate::{Rule, Slot};
@@ -12,7 +13,7 @@ use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::Header;
 
 pub use plain::{Arriving, Plain};
-pub use satp::{Places, Satp};
+pub use satp::{Places, Receivers, Satp};
 
 use crate::size::Sizes;
 
@@ -29,7 +30,7 @@ pub enum Side {
 pub enum Traffic {
     /// Plain UDP.
     Plain(Plain),
-    /// SATP between the clients of a node.
+    /// SATP of the clients of a node.
     Satp(Satp),
 }
 
@@ -61,7 +62,7 @@ pub struct Prepared {
 }
 
 impl Traffic {
-    /// Flows: source ports, or pairs of clients.
+    /// Flows: source ports, or clients that send.
     pub fn flows(&self) -> u32 {
         match self {
             Self::Plain(plain) => plain.flows(),
@@ -137,6 +138,7 @@ impl Traffic {
     pub fn answer(&self, frame: &mut [u8], datagram: &Datagram, stamp: &Stamp, sequence: u32) -> usize {
         match self {
             Self::Plain(plain) => plain.answer(frame, datagram, stamp),
+            Self::Satp(satp) if satp.is_open() => turn::turn(frame, datagram, 0, stamp),
             Self::Satp(satp) => satp.write(Side::Sink, frame, stamp, sequence),
         }
     }
@@ -155,6 +157,9 @@ impl Traffic {
         let [low, high] = self.ports(side).map(u64::from);
         match self {
             Self::Plain(plain) => Rule { low, high, stamp_at: plain.prefix(side) as u64, ..Rule::default() },
+            Self::Satp(satp) if side == Side::Sink && satp.is_open() => {
+                Rule { low, high, stamp_at: 0, ..Rule::default() }
+            }
             Self::Satp(satp) => {
                 Rule { low, high, source: satp.service_port().into(), stamp_at: Rule::SEALED, ..Rule::default() }
             }

@@ -1,6 +1,6 @@
 //! The payload of a packet: a prefix that the way wants, the stamp, and a pattern up to the end.
 
-use anytun_common::stamp::Stamp;
+use anytun_common::stamp::{ANSWER, DATA, PROBE, Stamp};
 use anytun_common::wire::checksum;
 
 /// Writes stamp and pattern, and returns the sum of both for a checksum. There must be room for the stamp.
@@ -21,6 +21,12 @@ pub fn write(payload: &mut [u8], stamp: &Stamp) -> u64 {
     checksum::add(checksum::add(0, &octets) + whole * checksum::add(0, &word), part)
 }
 
+/// Whether a payload begins like a stamp; without that it is somebody else's.
+#[inline]
+pub fn is_stamped(payload: &[u8]) -> bool {
+    matches!(payload.first(), Some(&(DATA | PROBE | ANSWER)))
+}
+
 /// The stamp of a payload; nothing when a bit of it or of the pattern is not as it was written.
 #[inline]
 pub fn read(payload: &[u8]) -> Option<Stamp> {
@@ -34,8 +40,6 @@ pub fn read(payload: &[u8]) -> Option<Stamp> {
 
 #[cfg(test)]
 mod tests {
-    use anytun_common::stamp::DATA;
-
     use super::*;
 
     fn written(length: usize) -> Vec<u8> {

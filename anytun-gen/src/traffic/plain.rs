@@ -2,11 +2,11 @@
 
 use anytun_common::classify::Datagram;
 use anytun_common::generate::Slot;
-use anytun_common::stamp::{ANSWER, DATA, PROBE, Stamp};
-use anytun_common::wire::{checksum, ethernet, ipv4, ipv6, udp};
+use anytun_common::stamp::{ANSWER, Stamp};
+use anytun_common::wire::{checksum, ethernet};
 
 use super::headers::{Ends, udp_checksum};
-use super::{Arrival, Bad, Prepared, Side, ethernet_header, payload};
+use super::{Arrival, Bad, Prepared, Side, ethernet_header, payload, turn};
 use crate::error::Error;
 use crate::size::Sizes;
 
@@ -48,7 +48,7 @@ impl Plain {
             return Err(Error::usage("--source and --destination must be of one family, IPv4 or IPv6"));
         }
         let last = u32::from(ends.source.port()) + u32::from(flows) - 1;
-        if ends.source.port() == 0 || last > u32::from(u16::MAX) {
+        if last > u32::from(u16::MAX) {
             return Err(Error::usage(format!(
                 "{flows} flows from port {} would need ports up to {last}; choose a lower port in --source or fewer --flows",
                 ends.source.port()
@@ -116,8 +116,7 @@ impl Plain {
         let data = frame.get(datagram.payload..datagram.payload + datagram.length).ok_or(Bad::Corrupt)?;
         let prefix = if side == Side::Sink { &self.arrival.prefix } else { &self.prefix };
         let data = data.strip_prefix(&prefix[..]).ok_or(Bad::Foreign)?;
-        // Without the magic number it is somebody else's.
-        if !matches!(data.first(), Some(&(DATA | PROBE | ANSWER))) {
+        if !payload::is_stamped(data) {
             return Err(Bad::Foreign);
         }
         let stamp = payload::read(data).filter(|stamp| stamp.flow < self.flows).ok_or(Bad::Corrupt)?;
@@ -132,27 +131,7 @@ impl Plain {
     /// Turns a packet that arrived around, with another stamp.
     #[inline]
     pub fn answer(&self, frame: &mut [u8], datagram: &Datagram, stamp: &Stamp) -> usize {
-        let end = datagram.payload + datagram.length;
-        let Some(frame) = frame.get_mut(..end) else { return 0 };
-        let (destination, rest) = frame.split_at_mut(ethernet::SOURCE);
-        destination.swap_with_slice(&mut rest[..ethernet::SOURCE]);
-        let (at, octets) = if datagram.v4 { (ipv4::SOURCE, 4) } else { (ipv6::SOURCE, 16) };
-        let (source, destination) = frame[datagram.network + at..][..2 * octets].split_at_mut(octets);
-        source.swap_with_slice(destination);
-        let ports = datagram.payload - udp::HEADER;
-        frame[ports..ports + 4].rotate_left(2);
-        // Of what the sum covers, only stamp and pattern change.
-        let check = ports + udp::CHECKSUM;
-        let from = datagram.payload + self.arrival.prefix.len();
-        let Some(data) = frame.get_mut(from..end) else { return 0 };
-        let old = checksum::fold(checksum::add(0, data));
-        let new = checksum::fold(payload::write(data, stamp));
-        let stored = u16::from_be_bytes([frame[check], frame[check + 1]]);
-        if stored != 0 {
-            let sum = u64::from(!stored) + u64::from(!old) + u64::from(new);
-            frame[check..check + 2].copy_from_slice(&udp_checksum(sum).to_be_bytes());
-        }
-        end
+        turn::turn(frame, datagram, self.arrival.prefix.len(), stamp)
     }
 
     /// Writes the packet with this stamp into `frame`, and returns its length; 0 when `frame` is too short.
@@ -199,6 +178,7 @@ impl Plain {
 #[cfg(test)]
 mod tests {
     use anytun_common::classify::classify;
+    use anytun_common::stamp::{DATA, PROBE};
 
     use super::*;
 

@@ -1,33 +1,36 @@
-//! SATP: what the clients of a node configuration send to each other.
+//! SATP: what the clients of a node configuration send to each other, or to a host outside of an open network.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod pair;
+
+use std::net::{IpAddr, SocketAddr};
 
 use anytun_common::classify::Datagram;
 use anytun_common::generate::Slot;
 use anytun_common::stamp::Stamp;
-use anytun_common::wire::{checksum, ethernet, ipv4};
-use anytun_xdp::config::{self, Config};
+use anytun_common::wire::{checksum, ethernet, ipv4, ipv6, udp};
+use anytun_xdp::config::Config;
 use anytun_xdp::kernel::Link;
-use anytun_xdp::satp::{AesCtr, HEADER, Header, Keys, PAYLOAD_TYPE, Role};
+use anytun_xdp::satp::{AesCtr, HEADER, Header, PAYLOAD_TYPE};
 
+use self::pair::{Client, Pair};
 use super::headers::{Ends, udp_checksum};
 use super::{Arrival, Bad, Prepared, Side, ethernet_header, payload};
 use crate::error::Error;
 use crate::size::Sizes;
 
-/// UDP ports inside the tunnel.
-const INNER_PORTS: [u16; 2] = [7000, 9000];
 /// What the largest of a mix becomes where the tunnel has no room for it.
 const LARGEST_OF_MIX: usize = 1400;
 
-/// Pairs of clients: one behind the interface sends, one behind the sink receives.
+/// Clients behind the interface that send, each to one behind the sink that receives, or all to one host outside.
 pub struct Satp {
     pairs: Vec<Pair>,
     sizes: Sizes,
     /// Octets of the largest frame.
     largest: usize,
-    /// The port of the first sending client, and of the first receiving one.
+    /// The port of the first sending client, and of the first receiving one or of the host outside.
     ports: [u16; 2],
+    /// The address of the host outside, an IPv4 one mapped.
+    outside: Option<[u8; 16]>,
     service: SocketAddr,
     /// The sender ID of all clients.
     sender: u16,
@@ -37,36 +40,34 @@ pub struct Satp {
     clear: bool,
 }
 
-/// A client that sends, and the one it sends to.
-struct Pair {
-    /// By [`Side`]: the one at the interface, the one at the sink.
-    clients: [Client; 2],
-    /// The addresses inside, from the first to the second.
-    inner: Ends,
-}
-
-/// One end.
-struct Client {
-    keys: Keys,
-    /// Of the client; the node has the other one.
-    role: Role,
-    mux: u16,
-    /// From the client to the service.
-    outer: Ends,
-}
-
 /// Where the clients are.
 pub struct Places<'a> {
     /// By [`Side`]: the interface, the sink.
     pub links: [&'a Link; 2],
-    /// The MAC addresses of the next hops.
-    pub hops: [[u8; 6]; 2],
-    /// The outer address of the first client; the ports are counted up.
-    pub sources: [SocketAddr; 2],
+    /// The MAC address of the next hop at the interface.
+    pub hop: [u8; 6],
+    /// The outer address of the first client that sends; the ports are counted up.
+    pub source: SocketAddr,
+    /// Whom they send to.
+    pub receivers: Receivers,
+}
+
+/// Who is behind the sink.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Receivers {
+    /// Clients of the same node.
+    Clients {
+        /// The MAC address of the next hop at the sink.
+        hop: [u8; 6],
+        /// The outer address of the first one; the ports are counted up.
+        source: SocketAddr,
+    },
+    /// A host that knows nothing of SATP, in open tunnel mode.
+    Outside(SocketAddr),
 }
 
 impl Satp {
-    /// Pairs of the clients `first` to `last` of a configuration.
+    /// Pairs of the clients `first` to `last` of a configuration, or each of them and a host outside.
     ///
     /// # Errors
     ///
@@ -85,15 +86,20 @@ impl Satp {
                 config.clients.len() as i64 - 1
             ))
         })?;
-        if clients.len() < 2 {
+        let (each, receivers) = match places.receivers {
+            Receivers::Clients { source, .. } => (2, Some(source)),
+            Receivers::Outside(_) => (1, None),
+        };
+        if clients.len() < each {
             return Err(Error::usage("one client has nobody to send to; --clients must name at least two"));
         }
-        let count = clients.len() / 2;
+        let count = clients.len() / each;
         let service = &config.services[clients[0].service];
         let address = SocketAddr::new(service.address, service.port);
-        for (source, option) in places.sources.iter().zip(["--source", "--sink-source"]) {
+        for (source, option) in [(Some(places.source), "--source"), (receivers, "--sink-source")] {
+            let Some(source) = source else { continue };
             let highest = usize::from(source.port()) + count - 1;
-            if source.port() == 0 || highest > usize::from(u16::MAX) {
+            if highest > usize::from(u16::MAX) {
                 return Err(Error::usage(format!(
                     "{count} clients from port {} would need ports up to {highest}; choose a lower port in {option}",
                     source.port()
@@ -104,9 +110,9 @@ impl Satp {
             }
         }
         let pairs: Vec<Pair> = clients
-            .chunks_exact(2)
+            .chunks_exact(each)
             .enumerate()
-            .map(|(number, two)| pair(config, number as u16, [&two[0], &two[1]], address, places.sources))
+            .map(|(number, clients)| Pair::new(config, number as u16, clients, address, places))
             .collect::<Result<_, _>>()?;
         let most = pairs.iter().map(|pair| pair.room(places)).min().unwrap_or_default();
         if sizes.is_mix() && sizes.largest() > most {
@@ -121,23 +127,39 @@ impl Satp {
             )));
         }
         let clear = clients.iter().all(|client| client.crypto.cipher == AesCtr::Null && client.crypto.tag() == 0);
-        let largest = pairs.iter().map(|pair| pair.frame(sizes.largest())).max().unwrap_or_default();
-        let header = |side: usize| ethernet_header(places.hops[side], places.links[side].mac, address.is_ipv4());
+        let overhead = pairs.iter().map(|pair| pair.sender().overhead()).max().unwrap_or_default();
+        let largest = sizes.largest() + overhead;
+        let header = |side: Side, hop| ethernet_header(hop, places.links[side as usize].mac, address.is_ipv4());
+        let (port, outside, hop) = match places.receivers {
+            Receivers::Clients { hop, source } => (source.port(), None, hop),
+            Receivers::Outside(to) => (to.port(), Some(octets(to.ip())), [0; 6]),
+        };
         Ok(Self {
             pairs,
             sizes,
             largest,
-            ports: places.sources.map(|source| source.port()),
+            ports: [places.source.port(), port],
+            outside,
             service: address,
             sender,
-            ethernet: [header(0), header(1)],
+            ethernet: [header(Side::Interface, places.hop), header(Side::Sink, hop)],
             clear,
         })
     }
 
-    /// Pairs of clients.
+    /// Clients that send.
     pub fn flows(&self) -> u32 {
         self.pairs.len() as u32
+    }
+
+    /// Clients that receive: as many, or none where they send to a host outside.
+    pub fn receivers(&self) -> u32 {
+        if self.is_open() { 0 } else { self.flows() }
+    }
+
+    /// Whether plain packets to a host outside come out of the node.
+    pub fn is_open(&self) -> bool {
+        self.outside.is_some()
     }
 
     /// The sizes.
@@ -160,18 +182,21 @@ impl Satp {
         self.service.port()
     }
 
-    /// The lowest and the highest port of the clients of a side.
+    /// The lowest and the highest UDP destination port of what arrives at a side.
     pub fn ports(&self, side: Side) -> [u16; 2] {
         let first = self.ports[side as usize];
-        [first, first + (self.pairs.len() - 1) as u16]
+        match side {
+            Side::Sink if self.is_open() => [first; 2],
+            _ => [first, first + (self.pairs.len() - 1) as u16],
+        }
     }
 
     /// Writes the packet with this stamp from a client of `side` to its other half; returns its length, or 0 when `frame`
-    /// is too short.
+    /// is too short or no client is there.
     #[inline]
     pub fn write(&self, side: Side, frame: &mut [u8], stamp: &Stamp, sequence: u32) -> usize {
         let pair = &self.pairs[usize::from(stamp.flow)];
-        let client = &pair.clients[side as usize];
+        let Some(client) = pair.client(side) else { return 0 };
         let inner = if side == Side::Interface { pair.inner } else { pair.inner.reversed() };
         let length = self.sizes.at(stamp.sequence) - ethernet::HEADER;
         let start = ethernet::HEADER + client.outer.length();
@@ -184,21 +209,21 @@ impl Satp {
         let (head, data) = packet.split_at_mut(inner.length());
         let sum = payload::write(data, stamp);
         inner.write(head, data.len(), udp_checksum(sum + inner.sum(data.len())));
-        self.wrap(side, frame, stamp.flow, sequence, plain)
+        self.wrap(side, client, frame, sequence, plain)
     }
 
     /// Writes an empty authentic packet, with which a client tells the node where it is.
     pub fn keepalive(&self, side: Side, frame: &mut [u8], flow: u16, sequence: u32) -> usize {
-        let start = ethernet::HEADER + self.pairs[usize::from(flow)].clients[side as usize].outer.length() + HEADER;
+        let Some(client) = self.pairs[usize::from(flow)].client(side) else { return 0 };
+        let start = ethernet::HEADER + client.outer.length() + HEADER;
         let Some(kind) = frame.get_mut(start..start + PAYLOAD_TYPE) else { return 0 };
         kind.copy_from_slice(&ethernet::IPV4.to_be_bytes());
-        self.wrap(side, frame, flow, sequence, PAYLOAD_TYPE)
+        self.wrap(side, client, frame, sequence, PAYLOAD_TYPE)
     }
 
     /// Seals what lies in the frame and puts the headers in front.
     #[inline]
-    fn wrap(&self, side: Side, frame: &mut [u8], flow: u16, sequence: u32, plain: usize) -> usize {
-        let client = &self.pairs[usize::from(flow)].clients[side as usize];
+    fn wrap(&self, side: Side, client: &Client, frame: &mut [u8], sequence: u32, plain: usize) -> usize {
         let start = ethernet::HEADER + client.outer.length();
         let header = Header { sequence, sender: self.sender, mux: client.mux };
         let Some(octets) = frame.get_mut(start..).and_then(|satp| client.keys.seal(client.role, &header, satp, plain))
@@ -211,12 +236,15 @@ impl Satp {
         start + octets
     }
 
-    /// Opens a packet that arrived at `side`.
+    /// Knows a packet again that arrived at `side`: opens it, if a client is there.
     #[inline]
     pub fn read(&self, side: Side, frame: &mut [u8], datagram: &Datagram) -> Result<Arrival, Bad> {
+        if let Some(outside) = self.outside.filter(|_| side == Side::Sink) {
+            return self.read_plain(outside, frame, datagram);
+        }
         let number = datagram.destination_port.wrapping_sub(self.ports[side as usize]);
         let pair = self.pairs.get(usize::from(number)).ok_or(Bad::Foreign)?;
-        let client = &pair.clients[side as usize];
+        let client = pair.client(side).ok_or(Bad::Foreign)?;
         let end = datagram.payload + datagram.length;
         let satp = frame.get_mut(datagram.payload..end).ok_or(Bad::Corrupt)?;
         let header = Header::read(&*satp, 0).filter(|header| header.mux == client.mux).ok_or(Bad::Corrupt)?;
@@ -233,10 +261,27 @@ impl Satp {
         Ok(Arrival { stamp, outer: Some(header) })
     }
 
+    /// Knows a packet again that came out of the node to the host outside. Its source is the client's or that of a NAT, and a
+    /// hop was counted, so what must be as it was sent is the payload, and checksums must be right.
+    #[inline]
+    fn read_plain(&self, outside: [u8; 16], frame: &[u8], datagram: &Datagram) -> Result<Arrival, Bad> {
+        let data = frame.get(datagram.payload..datagram.payload + datagram.length).ok_or(Bad::Corrupt)?;
+        if datagram.destination != outside || !payload::is_stamped(data) {
+            return Err(Bad::Foreign);
+        }
+        let stamp = payload::read(data).ok_or(Bad::Corrupt)?;
+        let pair = self.pairs.get(usize::from(stamp.flow)).ok_or(Bad::Corrupt)?;
+        let sent = self.sizes.at(stamp.sequence) - ethernet::HEADER - pair.inner.length();
+        if data.len() != sent || !has_right_checksums(frame, datagram) {
+            return Err(Bad::Corrupt);
+        }
+        Ok(Arrival { stamp, outer: None })
+    }
+
     /// The packet with this stamp for the XDP sender. Sealed, or in clear and still without sequence number and stamp.
     pub fn prepare(&self, stamp: &Stamp, sequence: u32) -> Prepared {
         let pair = &self.pairs[usize::from(stamp.flow)];
-        let client = &pair.clients[Side::Interface as usize];
+        let client = pair.sender();
         let mut frame = vec![0; self.largest];
         let length = self.write(Side::Interface, &mut frame, stamp, sequence);
         frame.truncate(length);
@@ -268,23 +313,6 @@ impl Satp {
     }
 }
 
-impl Pair {
-    /// Octets of a frame whose packet has `size` octets before it is sealed.
-    fn frame(&self, size: usize) -> usize {
-        let client = &self.clients[Side::Interface as usize];
-        size + client.outer.length() + HEADER + PAYLOAD_TYPE + client.keys.tag()
-    }
-
-    /// The largest size before sealing whose packet fits the MTU on both sides.
-    fn room(&self, places: &Places<'_>) -> usize {
-        let room = |(client, link): (&Client, &&Link)| {
-            let overhead = client.outer.length() + HEADER + PAYLOAD_TYPE + client.keys.tag();
-            (link.mtu as usize + ethernet::HEADER).saturating_sub(overhead)
-        };
-        self.clients.iter().zip(&places.links).map(room).min().unwrap_or_default()
-    }
-}
-
 /// The UDP payload of the packet in `body`; nothing unless the packet is one between these ends.
 #[inline]
 fn unwrap<'a>(body: &'a [u8], ends: &Ends) -> Option<&'a [u8]> {
@@ -307,54 +335,27 @@ fn unwrap<'a>(body: &'a [u8], ends: &Ends) -> Option<&'a [u8]> {
     (*kind == ethertype.to_be_bytes() && same).then_some(data)
 }
 
-fn pair(
-    config: &Config,
-    number: u16,
-    clients: [&config::Client; 2],
-    service: SocketAddr,
-    sources: [SocketAddr; 2],
-) -> Result<Pair, Error> {
-    let [from, to] = clients;
-    let file = config.file.display();
-    let wrong = |what: String| Err(Error::usage(format!("{file}: clients {:?} and {:?} {what}", from.name, to.name)));
-    if from.network != to.network {
-        return wrong("are in different networks, so one cannot send to the other".into());
-    }
-    if from.service != to.service
-        || SocketAddr::new(config.services[from.service].address, config.services[from.service].port) != service
-    {
-        return wrong(format!("are not all clients of the service {service}, as the first one is"));
-    }
-    let addresses = [IpAddr::is_ipv4 as fn(&IpAddr) -> bool, IpAddr::is_ipv6]
-        .into_iter()
-        .find_map(|family| Some([address(from, family)?, address(to, family)?]));
-    let Some([source, destination]) = addresses else {
-        return wrong("have no prefixes of one family".into());
-    };
-    let inner = Ends {
-        source: SocketAddr::new(source, INNER_PORTS[0]),
-        destination: SocketAddr::new(destination, INNER_PORTS[1]),
-    };
-    let end = |client: &config::Client, mut source: SocketAddr| {
-        source.set_port(source.port() + number);
-        Client {
-            keys: Keys::new(&client.secret, &client.crypto),
-            role: client.role.opposite(),
-            mux: client.mux,
-            outer: Ends { source, destination: service },
-        }
-    };
-    Ok(Pair { clients: [end(from, sources[0]), end(to, sources[1])], inner })
+/// Whether the checksums of the headers of IPv4 and UDP are there and right.
+fn has_right_checksums(frame: &[u8], datagram: &Datagram) -> bool {
+    let (at, octets) = if datagram.v4 { (ipv4::SOURCE, 8) } else { (ipv6::SOURCE, 32) };
+    let start = datagram.payload - udp::HEADER;
+    let length = udp::HEADER + datagram.length;
+    let parts = (
+        frame.get(datagram.network..start),
+        frame.get(datagram.network + at..datagram.network + at + octets),
+        frame.get(start..start + length),
+    );
+    let (Some(header), Some(addresses), Some(datagram_octets)) = parts else { return false };
+    let sum = checksum::add(checksum::add(u64::from(udp::PROTOCOL) + length as u64, addresses), datagram_octets);
+    (!datagram.v4 || checksum::of(header) == 0) && checksum::fold(sum) == 0xffff
 }
 
-/// An inner address of a client: the first one of a prefix.
-fn address(client: &config::Client, family: fn(&IpAddr) -> bool) -> Option<IpAddr> {
-    let prefix = client.prefixes.iter().find(|prefix| !prefix.is_default() && family(&prefix.address))?;
-    Some(match prefix.address {
-        IpAddr::V4(v4) if prefix.length < 31 => Ipv4Addr::from_bits(v4.to_bits() + 1).into(),
-        IpAddr::V6(v6) if prefix.length < 127 => Ipv6Addr::from_bits(v6.to_bits() + 1).into(),
-        address => address,
-    })
+/// The octets of an address, an IPv4 one mapped.
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use anytun_tests::capture::{Frames, ensure_unique};
 use anytun_tests::config::{Client, Config, Service};
+use anytun_tests::counters::Counters;
 use anytun_tests::crypto::{Crypto, combinations};
 use anytun_tests::forge::Outlet;
 use anytun_tests::lab::PORT;
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 use crate::{Case, case};
 
 /// Clients of the node: two pairs.
-const CLIENTS: u16 = 4;
+pub(crate) const CLIENTS: u16 = 4;
 /// Where the service is.
 pub(crate) const SERVICE: &str = "192.0.2.53";
 /// The outer address of the sending clients.
@@ -121,6 +122,16 @@ impl Bench {
 
     /// Starts a node for so many clients.
     pub(crate) fn node(&self, clients: u16, crypto: &dyn Fn(u16) -> Crypto) -> Result<Node> {
+        self.start(&self.config(clients, crypto)?)
+    }
+
+    /// Starts a node with this configuration.
+    pub(crate) fn start(&self, config: &Config) -> Result<Node> {
+        Node::start(&node::program()?, &self.relay, self.directory.path(), config)
+    }
+
+    /// The configuration of a node for so many clients.
+    pub(crate) fn config(&self, clients: u16, crypto: &dyn Fn(u16) -> Crypto) -> Result<Config> {
         let service = Service::new("anycast", (self.outside.service.parse::<IpAddr>()?, PORT).into());
         let clients = (0..clients).map(|number| Client {
             endpoint: None,
@@ -130,12 +141,11 @@ impl Bench {
             addresses: vec![inner(number).into()],
             crypto: crypto(number),
         });
-        let config = Config { services: vec![service], clients: clients.collect(), ..Config::new(&["link0", "link1"]) };
-        Node::start(&node::program()?, &self.relay, self.directory.path(), &config)
+        Ok(Config { services: vec![service], clients: clients.collect(), ..Config::new(&["link0", "link1"]) })
     }
 
     /// Runs the generator with the words of `arguments`.
-    fn generate(&self, arguments: &str) -> Result<Outcome> {
+    pub(crate) fn generate(&self, arguments: &str) -> Result<Outcome> {
         let program = node::generator()?;
         let program = program.to_string_lossy();
         let line: Vec<&str> = [&*program].into_iter().chain(arguments.split_whitespace()).collect();
@@ -143,7 +153,7 @@ impl Bench {
     }
 
     /// Runs a measurement that must end well, and returns its result.
-    fn measure(&self, arguments: &str) -> Result<Value> {
+    pub(crate) fn measure(&self, arguments: &str) -> Result<Value> {
         let file = self.directory.path().join("result.json");
         let outcome =
             self.generate(&format!("run --interface gen0 --sink sink0 --json {} {arguments}", file.display()))?;
@@ -178,12 +188,12 @@ pub(crate) fn inner(number: u16) -> Ipv4Addr {
 }
 
 /// A number of a result.
-fn number(result: &Value, name: &str) -> Result<u64> {
+pub(crate) fn number(result: &Value, name: &str) -> Result<u64> {
     result[name].as_u64().with_context(|| format!("the result has no {name}: {result}"))
 }
 
 /// Fails unless all that was sent arrived, once, as it was sent.
-fn ensure_clean(result: &Value, least: u64) -> Result<()> {
+pub(crate) fn ensure_clean(result: &Value, least: u64) -> Result<()> {
     let sent = number(result, "sent")?;
     ensure!(sent >= least, "{sent} packets were sent, not {least}: {result}");
     ensure!(number(result, "received")? == sent, "{result}");
@@ -245,7 +255,7 @@ fn search() -> Result<()> {
 }
 
 /// The crypto of client `number`: `default` or `null`.
-fn crypto(name: &str, number: u16) -> Crypto {
+pub(crate) fn crypto(name: &str, number: u16) -> Crypto {
     let [default, null, ..] = combinations(&format!("passphrase of client {number}"));
     if name == "null" { null.1 } else { default.1 }
 }
@@ -369,6 +379,12 @@ fn pcap() -> Result<()> {
     );
     let outcome = bench.generate(&line)?;
     ensure!(outcome.code == Some(0), "{outcome:?}");
+    let whole = fs::read(&file)?;
+    // Two clients send: the last of these sequence numbers would be one too many.
+    let last = u64::from(u32::MAX) - COUNT / 2 + 1;
+    let refused = bench.generate(&line.replace("--first-sequence 1000", &format!("--first-sequence {last}")))?;
+    ensure!(refused.code == Some(2) && refused.text.contains("--first-sequence"), "{refused:?}");
+    ensure!(fs::read(&file)? == whole, "arguments that are refused must leave the file as it was");
     let read = bench.generator.run(&format!("tcpdump -nn -r {}", file.display()))?;
     ensure!(read.lines().count() as u64 == COUNT, "tcpdump reads {} packets", read.lines().count());
     let frames = Frames::read(Path::new(&file))?;
@@ -398,11 +414,19 @@ fn refusals() -> Result<()> {
         (format!("{plain} 198.18.0.2:9000 --gateway-mac 02:00:00:00:00:01 --size 40"), 2, "at least 62"),
         (format!("{plain} 198.18.0.2:9000 --gateway-mac 02:00:00:00:00:01 --queues 7"), 2, "queues are 0 to"),
         (format!("{plain} 192.0.2.1:9000"), 3, "--gateway-mac"),
+        (format!("{plain} 198.18.0.2:0"), 2, "ports are 1 to 65535"),
         ("run --interface nobody --source 198.18.0.1:7000 --destination 198.18.0.2:9".to_owned(), 3, "gen0"),
     ] {
         let outcome = bench.generate(&arguments)?;
         ensure!(outcome.code == Some(code) && outcome.text.contains(words), "{arguments}: {outcome:?}");
     }
+    // What cannot be kept is not measured.
+    let before = Counters::read(&bench.generator, "gen0")?;
+    let rest = "--gateway-mac 02:00:00:00:00:01 --rate 5k --duration 1s --json /nowhere/result.json";
+    let outcome = bench.generate(&format!("{plain} 198.18.0.2:9000 {rest}"))?;
+    ensure!(outcome.code == Some(2) && outcome.text.contains("--json /nowhere/result.json"), "{outcome:?}");
+    let sent = Counters::read(&bench.generator, "gen0")?.since(&before).sent;
+    ensure!(sent < 100, "{sent} packets were sent, though their result could not be written");
     bench.generator.ip("link set gen0 down")?;
     let down = bench.generate(&format!("{plain} 198.18.0.2:9000"))?;
     ensure!(down.code == Some(3) && down.text.contains("ip link set dev gen0 up"), "{down:?}");

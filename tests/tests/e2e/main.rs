@@ -23,6 +23,7 @@ mod ledger;
 mod matrix;
 mod nat;
 mod open;
+mod outside;
 mod overload;
 mod passing;
 mod refusal;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         secrets::cases(),
         demo::cases(),
         generator::cases(),
+        outside::cases(),
         home::cases(),
         overload::cases(),
         open::cases(),

@@ -57,7 +57,7 @@ impl Header {
             xdp: "native, AF_XDP in copy mode (veth has no zero-copy)".to_owned(),
             generator: format!(
                 "anytun-gen, engine {engine} for packet rates, xsk for round trips and 2 queues; 16 flows, coturn and socat 1, \
-                 tunnels 1 for each queue"
+                 tunnels and open networks 1 for each queue"
             ),
             placement: format!(
                 "CPU {GENERATOR_CPU}: generator, sink, NAPI threads of their interfaces (SCHED_FIFO); CPU {RELAY_CPU}: \

@@ -59,7 +59,7 @@ const HOST: u8 = 3;
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", max_term_width = 100)]
 struct Arguments {
-    /// The main subjects at 64 octets only, in short runs: under two minutes
+    /// The main subjects at 64 octets only, without open tunnel mode, in short runs: under two minutes
     #[arg(long)]
     quick: bool,
     /// Only these, such as anytun-xdp/null,reflector; the reflector and the peers in it are what ratios refer to

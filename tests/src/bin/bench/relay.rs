@@ -16,7 +16,7 @@ use anytun_tests::process::Process;
 use anytun_tests::server::{Served, Server};
 use anytun_tests::wait::{PATIENCE, until};
 
-use crate::subject::{Crypto, Shape, Subject};
+use crate::subject::{Crypto, Shape, Subject, Way};
 use crate::topology::{Confined, GENERATOR_CPU, RELAY_CPU, RELAY_IN, RELAY_OUT, SERVICE, SINK, SOURCE, Topology};
 use crate::traffic::{PORT, SOURCE_PORT, Traffic, What};
 use crate::turn;
@@ -27,6 +27,8 @@ const SERVICE_PORT: u16 = 4444;
 const TURN_PORT: u16 = 3478;
 /// Source ports of relays that serve many at once.
 const FLOWS: u16 = 16;
+/// The ports of a NAT of the node.
+const NAT_PORTS: &str = "20000-29999";
 /// Where packets come out.
 const SINK_SOCKET: SocketAddrV4 = SocketAddrV4::new(SINK, PORT);
 /// The module of nginx, where it is not a part of the program.
@@ -82,6 +84,7 @@ impl Relay {
                 (coturn(topology, directory)?, what)
             }
             Subject::Daemon(kind) => daemon(kind, relay, directory)?,
+            Subject::Open(way, crypto) => open(way, crypto, topology, directory, &programs.node)?,
         };
         let one_interface = subject.shape() == Shape::OneInterface;
         Ok((started, Traffic { one_interface, queues: subject.shape().queues(), what }))
@@ -108,7 +111,23 @@ fn node(crypto: Crypto, shape: Shape, topology: &Topology, directory: &Path, pro
     // A pair for each queue: the packets of one client stay on one.
     let config = Config { idle, ..config(interfaces, shape.queues() as u16, crypto) };
     let node = Node::start(program, &topology.relay, directory, &config)?;
-    Ok((Relay::Node(node), What::Tunnel { config: directory.join("node.toml"), sealed: crypto == Crypto::Default }))
+    Ok((Relay::Node(node), tunnel(directory.join("node.toml"), crypto, false)))
+}
+
+fn open(way: Way, crypto: Crypto, topology: &Topology, directory: &Path, program: &Path) -> Result<(Relay, What)> {
+    let network = match way {
+        Way::Routed => "open = \"routed\"\n".to_owned(),
+        Way::Nat => {
+            format!("open = \"nat\"\nnat = {{ address = \"{RELAY_OUT}\", ports = \"{NAT_PORTS}\" }}\n")
+        }
+    };
+    let config = Config { network, ..config(&["link0", "link1"], 1, crypto) };
+    let node = Node::start(program, &topology.relay, directory, &config)?;
+    Ok((Relay::Node(node), tunnel(directory.join("node.toml"), crypto, true)))
+}
+
+fn tunnel(config: PathBuf, crypto: Crypto, open: bool) -> What {
+    What::Tunnel { config, open, sealed: crypto == Crypto::Default }
 }
 
 /// Daemons know nothing of the node's configuration, but the generator does.
@@ -133,7 +152,7 @@ fn daemon(kind: Kind, namespace: &Namespace, directory: &Path) -> Result<(Relay,
         nft(namespace, &rules)?;
     }
     let server = Server::start(kind, namespace, directory, &clients)?;
-    Ok((Relay::Server(server), What::Tunnel { config: file, sealed: true }))
+    Ok((Relay::Server(server), tunnel(file, Crypto::Default, false)))
 }
 
 /// A node with pairs of clients at one service.

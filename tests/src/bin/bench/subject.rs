@@ -27,6 +27,8 @@ pub(crate) enum Subject {
     Coturn,
     /// A daemon in the place of the node.
     Daemon(Kind),
+    /// The node in open tunnel mode: what a client sends comes out plain.
+    Open(Way, Crypto),
 }
 
 /// What the node does to packets.
@@ -36,6 +38,15 @@ pub(crate) enum Crypto {
     Default,
     /// Nothing: no key derivation, no cipher, no tag.
     Null,
+}
+
+/// How packets leave an open network.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Way {
+    /// As they are.
+    Routed,
+    /// From an address and a port of the node.
+    Nat,
 }
 
 /// On what a relay over AF_XDP stands.
@@ -52,8 +63,8 @@ pub(crate) enum Shape {
 }
 
 impl Subject {
-    /// All of them: the main ones, then those of other shapes.
-    pub(crate) const ALL: [Subject; 20] = {
+    /// All of them: the main ones, those of open tunnel mode, then those of other shapes.
+    pub(crate) const ALL: [Subject; 24] = {
         use Shape::{OneInterface, Spinning, TwoInterfaces, TwoQueues};
         [
             Subject::Node(Crypto::Default, TwoInterfaces),
@@ -67,6 +78,10 @@ impl Subject {
             Subject::Coturn,
             Subject::Daemon(Kind::Anytun),
             Subject::Daemon(Kind::Uanytun),
+            Subject::Open(Way::Routed, Crypto::Default),
+            Subject::Open(Way::Routed, Crypto::Null),
+            Subject::Open(Way::Nat, Crypto::Default),
+            Subject::Open(Way::Nat, Crypto::Null),
             Subject::Node(Crypto::Default, OneInterface),
             Subject::Node(Crypto::Null, OneInterface),
             Subject::Reflector(OneInterface),
@@ -95,7 +110,12 @@ impl Subject {
 
     /// Whether every packet is checked at several loads.
     pub(crate) fn is_checked(self) -> bool {
-        matches!(self, Subject::Node(..)) && !self.is_for_latency()
+        matches!(self, Subject::Node(..) | Subject::Open(..)) && !self.is_for_latency()
+    }
+
+    /// Whether `--quick` measures it: four more rows would take more than two minutes.
+    pub(crate) fn is_quick(self) -> bool {
+        matches!(self.shape(), Shape::TwoInterfaces | Shape::Spinning) && !matches!(self, Subject::Open(..))
     }
 
     /// Whether it is profiled.
@@ -114,13 +134,18 @@ impl Subject {
 
     /// Whether it is something that an operator would use instead of the node; the others are yardsticks.
     pub(crate) const fn is_peer(self) -> bool {
-        !matches!(self, Subject::Node(..) | Subject::Reflector(_) | Subject::Xdp)
+        !matches!(self, Subject::Node(..) | Subject::Open(..) | Subject::Reflector(_) | Subject::Xdp)
     }
 
     /// Packets a second that it should carry on any machine: where the search for its peak begins.
     pub(crate) const fn modest_rate(self) -> u64 {
         match self {
-            Subject::Node(..) | Subject::Reflector(_) | Subject::Xdp | Subject::Kernel | Subject::NftNat => 200_000,
+            Subject::Node(..)
+            | Subject::Open(..)
+            | Subject::Reflector(_)
+            | Subject::Xdp
+            | Subject::Kernel
+            | Subject::NftNat => 200_000,
             Subject::Nginx | Subject::Socat | Subject::Coturn | Subject::Daemon(_) => 30_000,
         }
     }
@@ -152,6 +177,16 @@ impl Subject {
             }
             Subject::Node(Crypto::Default, _) => "the node: authenticate, decrypt, route, encrypt, sign",
             Subject::Node(Crypto::Null, _) => "the node without cryptography: look up, route, rewrite",
+            Subject::Open(Way::Routed, Crypto::Default) => {
+                "the node, open network: authenticate, decrypt, route, plain out"
+            }
+            Subject::Open(Way::Routed, Crypto::Null) => "the node, open network without cryptography: route, plain out",
+            Subject::Open(Way::Nat, Crypto::Default) => {
+                "the node, open network behind NAT: authenticate, decrypt, route, translate, plain out"
+            }
+            Subject::Open(Way::Nat, Crypto::Null) => {
+                "the node, open network behind NAT without cryptography: route, translate, plain out"
+            }
             Subject::Reflector(_) => "bare AF_XDP relay that only sets Ethernet addresses (yardstick)",
             Subject::Xdp => "bare XDP program in the kernel that only sets Ethernet addresses (yardstick)",
             Subject::Kernel => "the kernel's IP forwarding",
@@ -207,6 +242,10 @@ impl fmt::Display for Subject {
             Subject::Socat => "socat",
             Subject::Coturn => "coturn",
             Subject::Daemon(kind) => kind.program(),
+            Subject::Open(Way::Routed, Crypto::Default) => "anytun-xdp/routed",
+            Subject::Open(Way::Routed, Crypto::Null) => "anytun-xdp/routed-null",
+            Subject::Open(Way::Nat, Crypto::Default) => "anytun-xdp/nat",
+            Subject::Open(Way::Nat, Crypto::Null) => "anytun-xdp/nat-null",
         };
         f.write_str(name)?;
         f.write_str(self.shape().suffix())
@@ -235,6 +274,8 @@ mod tests {
             names.join(" "),
             "anytun-xdp/default anytun-xdp/null reflector xdp kernel nft-nat nginx socat coturn anytun uanytun"
         );
+        let open: Vec<_> = Subject::ALL.iter().skip(11).take(4).map(Subject::to_string).collect();
+        assert_eq!(open.join(" "), "anytun-xdp/routed anytun-xdp/routed-null anytun-xdp/nat anytun-xdp/nat-null");
         let spinning: Vec<_> =
             Subject::ALL.iter().filter(|subject| subject.is_for_latency()).map(Subject::to_string).collect();
         assert_eq!(spinning.join(" "), "anytun-xdp/default-spin anytun-xdp/null-spin reflector-spin");

@@ -79,10 +79,12 @@ pub(crate) enum What {
         /// What stands before the payload; a function of the frame's octets.
         prefix: Option<fn(u16) -> Vec<u8>>,
     },
-    /// From the first client to the second.
+    /// From the first client to the second, or plain to the sink.
     Tunnel {
         /// The configuration of the node.
         config: PathBuf,
+        /// Whether it comes out plain.
+        open: bool,
         /// Whether packets are sealed, and so must be made before they can be sent fast.
         sealed: bool,
     },
@@ -113,7 +115,13 @@ impl Traffic {
                     shown = Size::Octets(octets + prefix.len() as u16);
                 }
             }
-            What::Tunnel { config, .. } => {
+            What::Tunnel { config, open: true, .. } => {
+                words.push(("--config", config.display().to_string()));
+                // As many flows as without open tunnel mode, where the other client receives.
+                words.push(("--clients", "0".to_owned()));
+                words.push(("--destination", SocketAddrV4::new(SINK, PORT).to_string()));
+            }
+            What::Tunnel { config, open: false, .. } => {
                 words.push(("--config", config.display().to_string()));
                 // Behind one interface the second client is told from the first by its port.
                 let (address, port, mac) = match self.one_interface {
