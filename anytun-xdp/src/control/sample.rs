@@ -64,6 +64,7 @@ pub(super) fn status() -> Status {
             overrun: 3,
         }],
         path_errors: counts(&[("accepted", 2), ("not-sent", 5)]),
+        datagrams: counts(&[("taken", 20), ("overrun", 1), ("too-large", 0)]),
     }
 }
 

@@ -123,6 +123,7 @@ impl Running {
             return Err(format!("{reason}; the old configuration goes on"));
         }
         let replaced = self.tables.swap(Arc::new(tables));
+        self.sockets.set(&self.tables.load().services);
         drop(before);
         lock(&self.reloads.retired).push(replaced);
         let widened = self.program().steer(&new);

@@ -15,6 +15,7 @@ mod drops;
 mod endpoint;
 mod ethernet;
 mod examples;
+mod fragments;
 mod generator;
 mod groups;
 mod home;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         nat::cases(),
         ethernet::cases(),
         sizes::cases(),
+        fragments::cases(),
         examples::cases(),
         routed::cases(),
     ];
