@@ -1,5 +1,6 @@
 //! The table of contents of the program: what starts, in which order, and how it stops.
 
+mod datagrams;
 mod devices;
 mod leases;
 mod path;

@@ -38,6 +38,8 @@ pub struct Status {
     pub devices: Vec<Device>,
     /// ICMP errors about tunnel packets, by what became of them.
     pub path_errors: BTreeMap<String, u64>,
+    /// Datagrams that the kernel received for services, by what became of them.
+    pub datagrams: BTreeMap<String, u64>,
 }
 
 /// Leases of sequence numbers.

@@ -53,7 +53,10 @@ fn mirror(text: &mut Text<'_>, status: &Status) -> io::Result<()> {
         text.sample(name, &[], value)?;
     }
     text.family("path_errors_total", Kind::Counter, "ICMP errors about tunnel packets that were too big.")?;
-    text.counts("path_errors_total", &[], "outcome", &status.path_errors)
+    text.counts("path_errors_total", &[], "outcome", &status.path_errors)?;
+    let help = "Datagrams that the kernel received for services, such as those that came in fragments.";
+    text.family("datagrams_total", Kind::Counter, help)?;
+    text.counts("datagrams_total", &[], "outcome", &status.datagrams)
 }
 
 const NATS: [Field<Nat>; 3] = [

@@ -86,6 +86,11 @@ fn head(status: &Status) -> String {
         let errors: Vec<_> = errors.iter().map(|(kind, count)| format!("{kind} {}", thousands(*count))).collect();
         let _ = writeln!(text, "ICMP errors sent: {}", errors.join(", "));
     }
+    if status.datagrams.values().any(|count| *count > 0) {
+        let counts: Vec<_> =
+            status.datagrams.iter().map(|(what, count)| format!("{what} {}", thousands(*count))).collect();
+        let _ = writeln!(text, "datagrams that the kernel received, most in fragments: {}", counts.join(", "));
+    }
     let mirror = status.mirror;
     let _ = writeln!(
         text,

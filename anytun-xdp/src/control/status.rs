@@ -62,6 +62,9 @@ pub struct Status {
     /// ICMP errors about tunnel packets that were too big, by what became of them.
     #[serde(default)]
     pub path_errors: Counts,
+    /// Datagrams that the kernel received for services, such as those that arrived in fragments, by what became of them.
+    #[serde(default)]
+    pub datagrams: Counts,
 }
 
 /// What a node is doing.

@@ -21,6 +21,7 @@ mod program;
 pub mod queues;
 mod rtnetlink;
 mod scheduling;
+mod service;
 mod tun;
 mod xsk;
 
@@ -32,5 +33,6 @@ pub use link::{Attached, Link, LinkState};
 pub use mirror::{Mirror, MirrorCounters, Mirrored};
 pub use program::{Inside, Program, Steered, TestRun};
 pub use scheduling::RealTime;
+pub use service::{Arrived, ServiceSocket};
 pub use tun::{Layer, Ready, Tun, Watch};
 pub use xsk::{Frame, PortReport, PortSpec, Waker, Xsk, XskStatistics, XskStats};

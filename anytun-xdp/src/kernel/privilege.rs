@@ -51,6 +51,14 @@ pub fn raise_locked_memory() {
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }
 
+/// Lets the process have as many open files as it may: each service has a socket, and programs start with a limit that is
+/// made for `select`. Where that is not permitted the limit stays, and whoever opens too many is told.
+pub fn raise_open_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
 /// Octets of memory the process may lock; nothing when there is no limit.
 ///
 /// # Errors

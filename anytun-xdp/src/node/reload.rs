@@ -130,6 +130,7 @@ impl Running {
         }
         tables.nats.adjust();
         let replaced = self.tables.swap(Arc::new(tables));
+        self.sockets.set(&self.tables.load().services);
         drop(before);
         lock(&self.reloads.retired).push(replaced);
         let widened = self.program().steer(&new);

@@ -47,6 +47,7 @@ impl Source for Running {
             mirror: mirror(&self.mirrored),
             devices: self.devices.iter().map(device).collect(),
             path_errors: self.path_errors.counts(),
+            datagrams: self.sockets.counts(),
         }
     }
 

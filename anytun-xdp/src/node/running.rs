@@ -8,6 +8,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
+use super::datagrams::ServiceSockets;
 use super::devices::{Administration, DeviceView};
 use super::leases::Leases;
 use super::path::PathErrors;
@@ -39,6 +40,8 @@ pub(super) struct Running {
     pub(super) fixed: Fixed,
     pub(super) reloads: Reloads,
     pub(super) leases: Leases,
+    /// Those by which the kernel hands over what it receives for services.
+    pub(super) sockets: ServiceSockets,
     pub(super) devices: Vec<DeviceView>,
     /// Changes the devices; nothing without one, and when the node stops.
     pub(super) administration: Mutex<Option<Administration>>,

@@ -96,8 +96,9 @@ fn deliver(workers: &mut [ThreadHalf], tuns: &[Tun], counters: &[Arc<DeviceCount
         for _ in 0..BURST {
             let Some(parcel) = worker.take() else { break };
             any = true;
-            let Way::Device(device) = parcel.way();
-            if let (Some(tun), Some(counters)) = (tuns.get(device as usize), counters.get(device as usize)) {
+            if let Way::Device(device) = parcel.way()
+                && let (Some(tun), Some(counters)) = (tuns.get(device as usize), counters.get(device as usize))
+            {
                 let sent = tun.send(parcel.packet());
                 count(if sent.is_ok() { &counters.delivered } else { &counters.refused });
             }

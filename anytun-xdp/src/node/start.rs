@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tracing::{error, warn};
 
 use super::StartError;
+use super::datagrams::ServiceSockets;
 use super::devices::Devices;
 use super::leases::Leases;
 use super::path::PathErrors;
@@ -48,8 +49,19 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
             return Err(error.into());
         }
     };
-    let Prepared { links, mirror, errors, program, program_id, sockets, workers, scheduling, listeners, devices } =
-        prepared;
+    let Prepared {
+        links,
+        mirror,
+        errors,
+        program,
+        program_id,
+        sockets,
+        service_sockets,
+        workers,
+        scheduling,
+        listeners,
+        devices,
+    } = prepared;
     let host = Host {
         workers: workers.len(),
         mtus: links.iter().map(|link| link.mtu as usize).collect(),
@@ -71,6 +83,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
         fixed: Fixed::of(&config),
         reloads: Reloads::default(),
         leases,
+        sockets: service_sockets,
         devices: Devices::views(&config),
         administration: Mutex::default(),
         path_errors: PathErrors::default(),
@@ -113,6 +126,7 @@ struct Prepared {
     program: Program,
     program_id: u32,
     sockets: Vec<Xsk>,
+    service_sockets: ServiceSockets,
     workers: Vec<WorkerView>,
     /// How workers can be scheduled.
     scheduling: Scheduling,
@@ -125,6 +139,7 @@ impl Prepared {
         privilege::check()?;
         privilege::forbid_core_dumps()?;
         privilege::raise_locked_memory();
+        privilege::raise_open_files();
         let scheduling = scheduling(config.node.scheduling);
         let find = |interface: &config::Interface| Link::find(&interface.name);
         let links = config.interfaces.iter().map(find).collect::<Result<Vec<_>, _>>()?;
@@ -150,6 +165,7 @@ impl Prepared {
             errors,
             program,
             sockets,
+            service_sockets: ServiceSockets::new()?,
             workers,
             scheduling,
             listeners,
@@ -203,6 +219,8 @@ fn launch(
     for (link, &mode) in node.links.iter().zip(&node.asked) {
         node.program().attach(link, mode)?;
     }
+    // When workers get what is theirs already, and while ports below 1024 may be bound.
+    node.sockets.set(&node.tables.load().services);
     // Before capabilities go, as it keeps one, and before real time begins, as it takes none.
     let mirror = Threads::mirror(node, mirror)?;
     let local = devices.split().map(|devices| Threads::devices(node, devices)).transpose()?;

@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use crossbeam::channel::RecvTimeoutError;
 
 use super::StartError;
+use super::datagrams::Datagrams;
 use super::devices::{Administration, Administrator};
 use super::running::{Running, lock};
 use super::slow::SlowPath;
@@ -70,11 +71,14 @@ impl Threads {
         let (administrator, mut slow) = local.unzip();
         let own = node.clone();
         let mut threads = vec![mirror, spawn("leases".into(), move || own.keep_leases())?];
+        let mut datagrams = Datagrams::new(&node.workers);
         real_time.as_ref().map_or(Ok(()), RealTime::give_way)?;
         for (index, (xsk, view)) in sockets.into_iter().zip(&node.workers).enumerate() {
             let half = slow.as_mut().map(|slow| slow.add(xsk.waker()));
+            let inlet = datagrams.add(xsk.waker());
             let mut worker = Worker::new(index, xsk, node.snapshots(), view.counters.clone());
             half.into_iter().for_each(|half| worker.connect(half));
+            worker.receive_from(inlet);
             let own = node.clone();
             let body = move || worker.run(own.start, own.fixed.node.idle, own.scheduling, &own.stop);
             threads.push(spawn(format!("worker-{index}"), body)?);
@@ -86,6 +90,9 @@ impl Threads {
             let own = node.clone();
             threads.push(spawn("slow-path".into(), move || slow.run(&own.stop))?);
         }
+        wakers.push(node.sockets.waker());
+        let own = node.clone();
+        threads.push(spawn("datagrams".into(), move || datagrams.run(&own.sockets, &own.stop))?);
         let own = node.clone();
         threads.push(spawn("paths".into(), move || own.learn_paths(&errors))?);
         let server = serve()?;

@@ -14,7 +14,7 @@ use super::io::PacketIo;
 use super::passage::{Passage, client_of};
 use super::room::Room;
 use super::sealing::seal;
-use super::slow::{Parcel, Way, WorkerHalf};
+use super::slow::{Inlet, Parcel, Way, WorkerHalf};
 use super::stages::{clamp, inner, pass_on};
 use crate::mode::fragment::Cut;
 use crate::mode::icmp::Problem;
@@ -93,12 +93,14 @@ impl<I: PacketIo> Lane<I> {
 
     /// Sleeps until there is something to do, or the time is up.
     pub(super) fn sleep(&mut self, timeout: Duration) {
-        if self.local.as_ref().is_none_or(|local| local.half.doze()) {
+        // Both pipes are asked before, as either is to wake the worker.
+        let local = self.local.as_ref().is_none_or(|local| local.half.doze());
+        let datagrams = self.datagrams.as_ref().is_none_or(Inlet::doze);
+        if local && datagrams {
             self.io.wait(timeout);
         }
-        if let Some(local) = &self.local {
-            local.half.rise();
-        }
+        self.local.iter().for_each(|local| local.half.rise());
+        self.datagrams.iter().for_each(Inlet::rise);
     }
 
     /// Puts packets of the kernel whose way is known among the received ones.
@@ -163,7 +165,7 @@ fn take_in(
     tally: &mut Tally,
     now: u64,
 ) -> Result<Packet, Verdict> {
-    let Way::Device(device) = parcel.way();
+    let Way::Device(device) = parcel.way() else { return Err(Verdict::NoRoute) };
     let network = tables.devices.network(device).ok_or(Verdict::NoRoute)?;
     let body = memory.get_mut(START + HEADER..).ok_or(Verdict::TooBig)?;
     let (head, buffer) = body.split_first_chunk_mut::<PAYLOAD_TYPE>().ok_or(Verdict::TooBig)?;

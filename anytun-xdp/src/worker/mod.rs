@@ -4,6 +4,7 @@
 mod batch;
 mod copies;
 mod counters;
+pub mod datagram;
 mod fragments;
 pub mod io;
 mod local;
@@ -34,8 +35,9 @@ pub use self::counters::{Tally, WorkerCounters};
 use self::fragments::Oversized;
 use self::io::PacketIo;
 use self::local::Local;
+use self::opening::Origin;
 use self::outbox::Outbox;
-use self::slow::WorkerHalf;
+use self::slow::{Inlet, WorkerHalf};
 pub use self::stage::Stage;
 use self::unresolved::Unresolved;
 use crate::config::{Idle, Scheduling};
@@ -96,6 +98,8 @@ struct Lane<I: PacketIo> {
     asks: Arc<Asks>,
     /// The slow path, if a network has a device.
     local: Option<Local>,
+    /// Datagrams that the kernel received for services.
+    datagrams: Option<Inlet>,
 }
 
 /// What a worker looks up: snapshots that others replace.
@@ -127,6 +131,7 @@ impl<I: PacketIo> Worker<I> {
             identification: 0,
             asks: snapshots.asks,
             local: None,
+            datagrams: None,
         };
         let worker = Self { tables: Cache::new(snapshots.tables), ways: Cache::new(snapshots.ways), lane, shown };
         worker.show();
@@ -136,6 +141,11 @@ impl<I: PacketIo> Worker<I> {
     /// Connects the worker with the kernel of the node, by the slow path.
     pub fn connect(&mut self, half: WorkerHalf) {
         self.lane.local = Some(Local::new(half));
+    }
+
+    /// Lets the worker take what the kernel receives for services.
+    pub fn receive_from(&mut self, inlet: Inlet) {
+        self.lane.datagrams = Some(inlet);
     }
 
     /// Carries packets until `stop` is set, then what is still in the rings. `start` is when the node started.
@@ -175,8 +185,8 @@ impl<I: PacketIo> Worker<I> {
         self.show();
     }
 
-    /// Takes one batch from every port through the stages, a few packets of the kernel, and copies of packets to groups; returns
-    /// how many packets and copies that were. `now` is in milliseconds since the node started.
+    /// Takes one batch from every port through the stages, a few packets of the kernel, a few that it received, and copies of
+    /// packets to groups; returns how many packets and copies that were. `now` is in milliseconds since the node started.
     pub fn turn(&mut self, now: u64) -> usize {
         self.observed_turn(now, |_| ())
     }
@@ -196,7 +206,7 @@ impl<I: PacketIo> Worker<I> {
             let received = lane.io.receive(port, &mut lane.received, BATCH);
             done(Stage::Receive);
             if received > 0 {
-                lane.relay(tables, ways, port, now, &mut done);
+                lane.relay(tables, ways, Origin::Port(port), now, &mut done);
                 lane.transmit(tables);
                 lane.send_fragments(tables, ways, now);
                 done(Stage::Transmit);
@@ -205,6 +215,7 @@ impl<I: PacketIo> Worker<I> {
         }
         lane.tally.rx_packets += total as u64;
         total += lane.exchange(tables, ways, now);
+        total += lane.take_datagrams(tables, ways, now);
         let copied = lane.send_copies(tables, ways, now);
         lane.io.kick();
         lane.tally.turns += 1;

@@ -10,7 +10,17 @@ use super::passage::{Passage, client_of};
 use super::stage::Stage;
 use crate::satp::window::{Fresh, Refusal};
 use crate::satp::{Batch, ToOpen, prefetch};
+use crate::table::ways::{Asks, Way, Wayless, Ways};
 use crate::table::{Client, Endpoint, Link, Tables, Tags};
+
+/// By whom packets were received.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// By the socket of this port.
+    Port(usize),
+    /// By the kernel, from wherever: the ways out of the node say what the frames would have.
+    Kernel { ways: &'a Ways, asks: &'a Asks },
+}
 
 /// Cache lines of a frame that hold its headers.
 const HEADER_LINES: usize = 2;
@@ -22,7 +32,7 @@ const HEADER_LINES: usize = 2;
 pub(super) fn open(
     passage: &mut Passage<'_, '_>,
     crypto: &mut Batch,
-    port: usize,
+    origin: Origin<'_>,
     now: u64,
     done: &mut impl FnMut(Stage),
 ) {
@@ -45,7 +55,7 @@ pub(super) fn open(
     passage.stage(|memory, packet, tables| {
         packet.place = places.next().unwrap_or(u8::MAX);
         let authentic = authentic.contains(packet.place.into());
-        accept(memory, packet, authentic, tables, worker, port, now)
+        accept(memory, packet, authentic, tables, worker, origin, now)
     });
     done(Stage::Accept);
     crypto.decrypt(
@@ -114,7 +124,7 @@ fn accept(
     authentic: bool,
     tables: &Tables,
     worker: usize,
-    port: usize,
+    origin: Origin<'_>,
     now: u64,
 ) -> Result<(), End> {
     let end = |verdict| End { verdict, client: Some(packet.client) };
@@ -135,7 +145,7 @@ fn accept(
     client.track.heard(now);
     packet.newest = fresh == Fresh::Newest;
     if packet.length() <= HEADER + PAYLOAD_TYPE + client.keys.tag() {
-        learn(memory, packet, client, port);
+        learn(memory, packet, client, tables, origin);
         return Err(End { verdict: Verdict::Keepalive, client: Some(packet.client) });
     }
     Ok(())
@@ -150,9 +160,9 @@ pub(super) fn body<'a>(memory: &'a mut [u8], packet: &Packet, tables: &Tables) -
 
 /// Notes that the client is where this packet came from, if it is the newest of its sender ID.
 #[inline]
-pub(super) fn learn(memory: &[u8], packet: &Packet, client: &Client, port: usize) {
+pub(super) fn learn(memory: &[u8], packet: &Packet, client: &Client, tables: &Tables, origin: Origin<'_>) {
     if packet.newest
-        && let Some(endpoint) = endpoint(memory, packet, port)
+        && let Some(endpoint) = endpoint(memory, packet, client, tables, origin)
     {
         let Header { sequence, sender, .. } = packet.header;
         client.track.endpoint.learn(&endpoint, || client.windows.is_newest(sender, sequence));
@@ -161,7 +171,16 @@ pub(super) fn learn(memory: &[u8], packet: &Packet, client: &Client, port: usize
 
 /// The way back to the sender of a packet.
 #[inline]
-fn endpoint(memory: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
+fn endpoint(memory: &[u8], packet: &Packet, client: &Client, tables: &Tables, origin: Origin<'_>) -> Option<Endpoint> {
+    match origin {
+        Origin::Port(port) => back(memory, packet, port),
+        Origin::Kernel { ways, asks } => by_routes(packet, client, tables, ways, asks),
+    }
+}
+
+/// The way that a packet came, turned around.
+#[inline]
+fn back(memory: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
     let tags = memory.get(ethernet::TYPE..packet.network().checked_sub(2)?)?;
     Some(Endpoint {
         slot: port as u8,
@@ -170,4 +189,24 @@ fn endpoint(memory: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
         address: packet.source,
         port: packet.source_port,
     })
+}
+
+/// The way by which the kernel would answer a packet that it received: it has kept to itself by which the packet came. Nothing
+/// for a client that is known to be there already, as frames of its own tell more than routes do; and nothing while the next
+/// hop is not known, which the next packet finds.
+#[inline(never)]
+fn by_routes(packet: &Packet, client: &Client, tables: &Tables, ways: &Ways, asks: &Asks) -> Option<Endpoint> {
+    let (address, port) = (packet.source, packet.source_port);
+    if client.track.endpoint.load().is_some_and(|known| (known.address, known.port) == (address, port)) {
+        return None;
+    }
+    let service = tables.services.all().get(packet.service as usize)?;
+    match ways.find(&address, &service.address, 0) {
+        Ok(Way { slot, link, tags, .. }) => Some(Endpoint { slot, link, tags, address, port }),
+        Err(Wayless::Neighbour(next)) => {
+            asks.ask(next);
+            None
+        }
+        Err(_) => None,
+    }
 }

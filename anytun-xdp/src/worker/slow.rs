@@ -1,7 +1,8 @@
 //! The slow path, as far as a worker has to do with it: packets that go to the kernel, or come from it, other than through
-//! the rings. One thread for the node moves them at the other end. Between it and each worker are two pipes of a fixed
-//! number of parcels, which are made once and go back and forth, so nothing is allocated, and nobody waits: what finds no
-//! empty parcel is dropped under a name of its own.
+//! the rings. Threads of the node move them at the other end: one those of networks, in both directions, another one those
+//! that the kernel received for services. Between a thread and each worker are pipes of a fixed number of parcels, which are
+//! made once and go back and forth, so nothing is allocated, and nobody waits: what finds no empty parcel is dropped under a
+//! name of its own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub enum Way {
     /// The device of a network, by its number in [`Devices`](crate::table::Devices): inner packets, or frames in an Ethernet
     /// network.
     Device(u32),
+    /// The socket of a service: frames, made around what it got.
+    Service,
 }
 
 /// Memory for one packet, and the packet in it.
@@ -30,6 +33,13 @@ impl Parcel {
     /// An empty one for packets of up to `octets`.
     pub fn new(octets: usize) -> Self {
         Self { way: Way::Device(0), length: 0, memory: vec![0; octets].into_boxed_slice() }
+    }
+
+    /// Makes the memory larger, if it is not for packets of `octets` yet. What is in it is lost.
+    pub fn grow(&mut self, octets: usize) {
+        if self.memory.len() < octets {
+            *self = Self::new(octets);
+        }
     }
 
     /// By which way the packet goes or came.
@@ -146,19 +156,100 @@ fn put(queue: &ArrayQueue<Parcel>, parcel: Parcel) {
 /// Makes the two ends for one worker: `parcels` in each direction, each for packets of up to `octets`. `thread` is the bell
 /// of the thread of the slow path, which all workers ring, and `worker` that of this one.
 pub fn halves(parcels: usize, octets: usize, thread: Arc<Bell>, worker: Bell) -> (WorkerHalf, ThreadHalf) {
-    let (down, up, worker) = (Pipe::new(parcels, octets), Pipe::new(parcels, octets), Arc::new(worker));
-    let own =
-        WorkerHalf { down: down.clone(), up: up.clone(), thread: thread.clone(), own: worker.clone(), unsaid: false };
-    (own, ThreadHalf { down, up, worker, unsaid: false })
+    let down = Pipe::new(parcels, octets);
+    let (inlet, feed) = inlet(parcels, octets, worker);
+    (WorkerHalf { down: down.clone(), inlet, thread, unsaid: false }, ThreadHalf { down, feed })
 }
 
-/// What a worker holds of the slow path.
+/// Makes the two ends of a pipe to one worker: `parcels`, each for packets of up to `octets`, or as many as it
+/// [grows](Parcel::grow) to. `worker` is the worker's bell.
+pub fn inlet(parcels: usize, octets: usize, worker: Bell) -> (Inlet, Feed) {
+    let (pipe, bell) = (Pipe::new(parcels, octets), Arc::new(worker));
+    (Inlet { pipe: pipe.clone(), bell: bell.clone() }, Feed { pipe, bell, unsaid: false })
+}
+
+/// What a worker holds of a pipe to it.
+#[derive(Debug)]
+pub struct Inlet {
+    pipe: Arc<Pipe>,
+    bell: Arc<Bell>,
+}
+
+impl Inlet {
+    /// Whether nothing waits for the worker.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.pipe.full.is_empty()
+    }
+
+    /// The next packet from the kernel. The parcel has to be given [back](Self::give_back).
+    #[inline]
+    pub fn take(&mut self) -> Option<Parcel> {
+        // To look costs less than to take nothing, and most turns find nothing.
+        if self.is_empty() { None } else { self.pipe.full.pop() }
+    }
+
+    /// Gives a parcel back that was [taken](Self::take).
+    #[inline]
+    pub fn give_back(&mut self, parcel: Parcel) {
+        put(&self.pipe.empty, parcel);
+    }
+
+    /// Says that the worker is about to sleep; returns whether it may, as nothing waits for it. Then
+    /// [`rise`](Self::rise) has to be called when it is awake.
+    pub fn doze(&self) -> bool {
+        self.bell.doze();
+        let may = self.is_empty();
+        if !may {
+            self.bell.rise();
+        }
+        may
+    }
+
+    /// Says that the worker is awake.
+    pub fn rise(&self) {
+        self.bell.rise();
+    }
+}
+
+/// What a thread holds of a pipe to a worker.
+#[derive(Debug)]
+pub struct Feed {
+    pipe: Arc<Pipe>,
+    bell: Arc<Bell>,
+    /// Whether something was handed over since the last [`flush`](Self::flush).
+    unsaid: bool,
+}
+
+impl Feed {
+    /// Hands a packet over to the worker. What comes back instead of `parcel` is an empty one; nothing when there is none,
+    /// and then the packet is in `parcel` still.
+    pub fn send(&mut self, parcel: &mut Parcel) -> Option<()> {
+        let empty = self.pipe.empty.pop()?;
+        put(&self.pipe.full, std::mem::replace(parcel, empty));
+        self.unsaid = true;
+        Some(())
+    }
+
+    /// Makes sure that what was handed over is taken.
+    pub fn flush(&mut self) {
+        if std::mem::take(&mut self.unsaid) {
+            self.bell.ring();
+        }
+    }
+
+    /// How often the worker had to be woken.
+    pub fn rings(&self) -> u64 {
+        self.bell.rings()
+    }
+}
+
+/// What a worker holds of the slow path of networks.
 #[derive(Debug)]
 pub struct WorkerHalf {
     down: Arc<Pipe>,
-    up: Arc<Pipe>,
+    inlet: Inlet,
     thread: Arc<Bell>,
-    own: Arc<Bell>,
     /// Whether something was handed over since the last [`flush`](Self::flush).
     unsaid: bool,
 }
@@ -192,29 +283,24 @@ impl WorkerHalf {
     /// The next packet from the kernel. The parcel has to be given [back](Self::give_back).
     #[inline]
     pub fn take(&mut self) -> Option<Parcel> {
-        self.up.full.pop()
+        self.inlet.take()
     }
 
     /// Gives a parcel back that was [taken](Self::take).
     #[inline]
     pub fn give_back(&mut self, parcel: Parcel) {
-        put(&self.up.empty, parcel);
+        self.inlet.give_back(parcel);
     }
 
     /// Says that the worker is about to sleep; returns whether it may, as nothing waits for it. Then
     /// [`rise`](Self::rise) has to be called when it is awake.
     pub fn doze(&self) -> bool {
-        self.own.doze();
-        let may = self.up.full.is_empty();
-        if !may {
-            self.own.rise();
-        }
-        may
+        self.inlet.doze()
     }
 
     /// Says that the worker is awake.
     pub fn rise(&self) {
-        self.own.rise();
+        self.inlet.rise();
     }
 }
 
@@ -222,10 +308,7 @@ impl WorkerHalf {
 #[derive(Debug)]
 pub struct ThreadHalf {
     down: Arc<Pipe>,
-    up: Arc<Pipe>,
-    worker: Arc<Bell>,
-    /// Whether something was handed over since the last [`flush`](Self::flush).
-    unsaid: bool,
+    feed: Feed,
 }
 
 impl ThreadHalf {
@@ -244,25 +327,19 @@ impl ThreadHalf {
         self.down.full.is_empty()
     }
 
-    /// Hands a packet over to the worker. What comes back instead of `parcel` is an empty one; nothing when there is none,
-    /// and then the packet is in `parcel` still.
+    /// Hands a packet over to the worker, as [`Feed::send`] does.
     pub fn send(&mut self, parcel: &mut Parcel) -> Option<()> {
-        let empty = self.up.empty.pop()?;
-        put(&self.up.full, std::mem::replace(parcel, empty));
-        self.unsaid = true;
-        Some(())
+        self.feed.send(parcel)
     }
 
     /// Makes sure that what was handed over is taken.
     pub fn flush(&mut self) {
-        if std::mem::take(&mut self.unsaid) {
-            self.worker.ring();
-        }
+        self.feed.flush();
     }
 
     /// How often the worker had to be woken.
     pub fn rings(&self) -> u64 {
-        self.worker.rings()
+        self.feed.rings()
     }
 }
 

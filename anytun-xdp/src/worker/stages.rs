@@ -9,7 +9,7 @@ use anytun_common::wire::{ipv6, udp};
 use super::batch::{End, Live, Packet};
 use super::io::PacketIo;
 use super::local::deliver;
-use super::opening::{body, learn, open};
+use super::opening::{Origin, body, learn, open};
 use super::outbox::{Outbox, Receipt};
 use super::passage::{Fate, Passage, account, client_of, counters};
 use super::room::Room;
@@ -22,8 +22,15 @@ use crate::table::ways::{Asks, Ways};
 use crate::table::{KERNEL, OUTSIDE, Tables};
 
 impl<I: PacketIo> Lane<I> {
-    /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
-    pub(super) fn relay(&mut self, tables: &Tables, ways: &Ways, port: usize, now: u64, mut done: impl FnMut(Stage)) {
+    /// Takes the received packets of one origin through all stages, into the outboxes; says which are `done`.
+    pub(super) fn relay(
+        &mut self,
+        tables: &Tables,
+        ways: &Ways,
+        origin: Origin<'_>,
+        now: u64,
+        mut done: impl FnMut(Stage),
+    ) {
         let Self {
             index,
             io,
@@ -38,12 +45,13 @@ impl<I: PacketIo> Lane<I> {
             identification,
             asks,
             local,
+            ..
         } = self;
         let asks = &*asks;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
-        open(&mut passage, crypto, port, now, &mut done);
+        open(&mut passage, crypto, origin, now, &mut done);
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
-        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, ways, asks, port, now) {
+        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, ways, asks, origin, now) {
             Ok(_) if packet.route.to == KERNEL => {
                 Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
             }
@@ -176,10 +184,12 @@ fn route(
     tables: &Tables,
     ways: &Ways,
     asks: &Asks,
-    port: usize,
+    origin: Origin<'_>,
     now: u64,
 ) -> Result<Fate, End> {
     if packet.is_from_outside() {
+        // What the kernel receives is for services; one may have gone meanwhile.
+        let Origin::Port(port) = origin else { return Err(End { verdict: Verdict::Stray, client: None }) };
         return outside::route(memory, packet, tables, port, now);
     }
     let end = |verdict| End { verdict, client: Some(packet.client) };
@@ -198,7 +208,7 @@ fn route(
             }
         });
     if !matches!(decided, Err(Verdict::ForeignSource | Verdict::PayloadType | Verdict::MalformedInner)) {
-        learn(memory, packet, client, port);
+        learn(memory, packet, client, tables, origin);
     }
     packet.route = decided.map_err(end)?;
     if let Some(members) = tables.groups.members(packet.route.to) {

@@ -2,6 +2,7 @@
 //! name, and that no frame is ever lost.
 
 mod bench;
+mod datagrams;
 mod ethernet;
 mod expected;
 mod group;

@@ -15,6 +15,7 @@ mod drops;
 mod endpoint;
 mod ethernet;
 mod examples;
+mod fragments;
 mod generator;
 mod groups;
 mod home;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         ethernet::cases(),
         sizes::cases(),
         sweep::cases(),
+        fragments::cases(),
         examples::cases(),
         routed::cases(),
     ];

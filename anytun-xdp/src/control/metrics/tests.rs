@@ -108,6 +108,7 @@ fn every_part_of_the_status_is_there() {
         ("mirror_resynchronisations_total", vec![], 1.0),
         ("neighbours_asked_total", vec![], 4.0),
         ("path_errors_total", vec![("outcome", "not-sent")], 5.0),
+        ("datagrams_total", vec![("outcome", "taken")], 20.0),
         ("sequence_lease_failures_total", vec![], 0.0),
         ("program_packets_total", vec![("verdict", "not-udp")], 17.0),
         ("program_packets_total", vec![("verdict", "fragment")], 0.0),

@@ -11,6 +11,7 @@ configuration: /etc/anytun-xdp/node.toml, generation 2; last reload REFUSED: nod
 memory: 45.1 MB resident, UMEM 33.6 MB; XDP program 12
 sequence numbers: 3 leases written
 ICMP errors sent: time-exceeded 7, too-big 2
+datagrams that the kernel received, most in fragments: overrun 1, taken 20, too-large 0
 routes: 12 by 6 rules, 2 neighbours known
 device office: the node is 10.9.0.1/24 in network office; 40 packets to the kernel, 50 from it
   0 that the kernel did not take, 3 of it that no worker could take

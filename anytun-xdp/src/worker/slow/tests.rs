@@ -112,6 +112,31 @@ fn a_worker_with_packets_does_not_go_to_sleep() {
     assert_eq!(thread.rings(), 0);
 }
 
+#[test]
+fn parcels_of_an_inlet_get_their_memory_when_they_need_it() {
+    let (mut inlet, mut feed) = inlet(2, 0, Bell::new(|| ()));
+    let mut parcel = Parcel::new(0);
+    for turn in 0..10u8 {
+        parcel.grow(30);
+        parcel.memory()[..20].fill(turn);
+        parcel.set(Way::Service, 20);
+        assert!(inlet.is_empty());
+        feed.send(&mut parcel).unwrap();
+        assert!(!inlet.doze(), "a worker with packets does not go to sleep");
+        let taken = inlet.take().unwrap();
+        assert_eq!((taken.way(), taken.packet()), (Way::Service, &[turn; 20][..]));
+        inlet.give_back(taken);
+        assert!(inlet.doze());
+        feed.flush();
+        assert_eq!(feed.rings(), u64::from(turn) + 1, "a worker that sleeps is woken");
+    }
+    parcel.grow(30);
+    parcel.memory()[29] = 7;
+    parcel.grow(20);
+    assert_eq!(parcel.memory().len(), 30, "what is large enough stays");
+    assert_eq!(parcel.memory()[29], 7);
+}
+
 /// Two threads, each of which sleeps whenever it finds nothing: a wake that got lost would leave both asleep for good.
 #[test]
 fn nothing_is_lost_between_threads_that_sleep() {
