@@ -15,8 +15,8 @@ const AGE: u32 = 300;
 /// Keys that only Ethernet networks have.
 const KEYS: [&str; 3] = ["mac_age", "mac_limit", "flood_rate"];
 /// Keys that only IP networks have.
-const IP_KEYS: [&str; 8] =
-    ["more_specifics", "mss_clamp", "open", "nat", "broadcast", "address", "device", "kernel_routes"];
+const IP_KEYS: [&str; 9] =
+    ["more_specifics", "mss_clamp", "open", "nat", "broadcast", "snooping", "address", "device", "kernel_routes"];
 
 /// How an Ethernet network treats its clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
