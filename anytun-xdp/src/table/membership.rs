@@ -248,7 +248,7 @@ impl Memberships {
         for ((_, group), Group { number, members, .. }) in old.groups {
             for (client, member) in members {
                 if let Some(client) = self.renumbered(client) {
-                    self.insert(client, group, || number, member);
+                    self.insert(client, group, number, member);
                 }
             }
         }
@@ -260,7 +260,7 @@ impl Memberships {
     }
 
     /// Adds a member. `number` is that of the group if there was none.
-    fn insert(&mut self, client: u32, group: [u8; 16], number: impl FnOnce() -> u32, member: Member) {
+    fn insert(&mut self, client: u32, group: [u8; 16], number: u32, member: Member) {
         let Some(known) = self.clients.get_mut(client as usize) else { return };
         let Some(network) = self.networks.get_mut(known.network as usize).and_then(Option::as_mut) else { return };
         let key = (known.network, group);
@@ -268,7 +268,7 @@ impl Memberships {
         network.totals.members += 1;
         let entry = self.groups.entry(key).or_insert_with(|| {
             network.totals.groups += 1;
-            Group { number: number(), members: BTreeMap::new(), list: None }
+            Group { number, members: BTreeMap::new(), list: None }
         });
         entry.members.insert(client, member);
         entry.list = None;
@@ -314,32 +314,29 @@ impl Memberships {
         let Some(&Client { network: index, groups, .. }) = self.clients.get(client as usize) else { return };
         let Some(network) = self.networks.get_mut(index as usize).and_then(Option::as_mut) else { return };
         let until = now + network.snooped.lifetime();
-        let known = self.groups.get_mut(&(index, group));
-        let is_new = known.is_none();
-        let mut others = 0;
-        if let Some(known) = known {
-            if let Some(member) = known.members.get_mut(&client) {
-                // The timer comes too early then, and is set anew.
-                (member.until, member.leaving) = (until, None);
-                return;
+        let fixed = fixed(tables, (index, group));
+        let (is_new, others) = match self.groups.get_mut(&(index, group)) {
+            None => (true, fixed.len()),
+            Some(known) => {
+                if let Some(member) = known.members.get_mut(&client) {
+                    // The timer comes too early then, and is set anew.
+                    (member.until, member.leaving) = (until, None);
+                    return;
+                }
+                (false, all(fixed, known.members.keys()).count())
             }
-            others = all(fixed(tables, (index, group)), known.members.keys()).count();
-        } else {
-            others += fixed(tables, (index, group)).len();
-        }
-        let is_fixed = fixed(tables, (index, group)).binary_search(&client).is_ok();
+        };
         let snooping = network.snooped.snooping;
         let is_full = groups >= snooping.groups_per_client
             || is_new && network.totals.groups >= u64::from(snooping.groups_per_network)
-            || !is_fixed && others >= network.snooped.copies as usize;
+            || others >= network.snooped.copies as usize && fixed.binary_search(&client).is_err();
         if is_full {
             network.totals.refused += 1;
             return;
         }
-        let made = &mut self.made;
-        let number = joined_number(*made);
-        *made = made.wrapping_add(u32::from(is_new));
-        self.insert(client, group, || number, Member { until, timer: until, asked: None, leaving: None });
+        let number = joined_number(self.made);
+        self.made = self.made.wrapping_add(u32::from(is_new));
+        self.insert(client, group, number, Member { until, timer: until, asked: None, leaving: None });
     }
 
     /// The client is asked whether there are others behind it (RFC 3376 §6.4.2, RFC 3810 §7.4.2).
