@@ -16,6 +16,7 @@ device office: the node is 10.9.0.1/24 in network office; 40 packets to the kern
   0 that the kernel did not take, 3 of it that no worker could take
 service anycast: 192.0.2.53 port 4444, 2 clients
 Ethernet yard: 11 MAC addresses
+groups of office: 2 joined, 5 members, 1 refused
 NAT of office: 192.0.2.53 ports 20000-29999, 7 lent, 2 at rest, 9 sessions
 
 INTERFACE  DRIVER  LINK  XDP ASKED  XDP GOT  QUEUE  WORKER  QUEUE ASKED  QUEUE GOT  WAKEUP  DROPPED  RX RING FULL  NO FILL FRAME
