@@ -28,7 +28,7 @@ fn a_network_learns_when_it_is_told_to() {
 #[test]
 fn what_has_no_effect_or_no_meaning_is_refused() {
     for (keys, message) in [
-        ("snooping = 1", "15: `snooping` must be true or false, but is an integer"),
+        ("snooping = 1", "15: `snooping` must be true or false, not an integer"),
         ("query_interval = 60", "15: `query_interval` has no effect without `snooping = true`"),
         ("snooping = false\ngroups_per_client = 5", "16: `groups_per_client` has no effect without `snooping = true`"),
         ("snooping = true\nquery_interval = 1", "16: `query_interval` is 1; it must be 2 to 3600"),
