@@ -1,6 +1,7 @@
 //! The table of contents of the program: what starts, in which order, and how it stops.
 
 mod devices;
+mod groups;
 mod leases;
 mod path;
 mod reload;

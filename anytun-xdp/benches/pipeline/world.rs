@@ -91,7 +91,12 @@ impl World {
 
     /// What a worker looks up. Nothing leaves the tunnel, so there are no ways out.
     pub(crate) fn snapshots(&self) -> Snapshots {
-        Snapshots { tables: self.tables.clone(), ways: Arc::default(), asks: Arc::new(Asks::new(|| ())) }
+        Snapshots {
+            tables: self.tables.clone(),
+            ways: Arc::default(),
+            asks: Arc::new(Asks::new(|| ())),
+            snoop: Arc::new(Snoop::new(Bell::new(|| ()))),
+        }
     }
 
     /// The sequence number of the next packet from a client: each is used once, as replay windows are on.

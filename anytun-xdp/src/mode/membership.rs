@@ -56,10 +56,10 @@ impl<'a> Report<'a> {
         if h[ipv6::HOP_LIMIT] != 1 || !is_group || !alerts_routers(packet) || sum != 0 {
             return None;
         }
-        match message.first()? {
-            &mld::V1_REPORT => Some(Self::one(Kind::Join, message.read(mld::GROUP)?)),
-            &mld::DONE => Some(Self::one(Kind::Leave, message.read(mld::GROUP)?)),
-            &mld::V2_REPORT => Self::records(message.read(mld::RECORDS)?, message.get(mld::FIRST_RECORD..)?, Width::V6),
+        match *message.first()? {
+            mld::V1_REPORT => Some(Self::one(Kind::Join, message.read(mld::GROUP)?)),
+            mld::DONE => Some(Self::one(Kind::Leave, message.read(mld::GROUP)?)),
+            mld::V2_REPORT => Self::records(message.read(mld::RECORDS)?, message.get(mld::FIRST_RECORD..)?, Width::V6),
             _ => None,
         }
     }

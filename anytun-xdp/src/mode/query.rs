@@ -15,9 +15,10 @@ const HEAD_V4: usize = ipv4::HEADER + ALERT;
 const HEAD_V6: usize = ipv6::HEADER + OPTIONS;
 /// Octets of a query of IGMPv3 without sources.
 const QUERY_V4: usize = igmp::HEADER + 4;
+const LONGEST: usize = HEAD_V6 + mld::QUERY_HEADER;
 
 /// What queries of MLD come from: the same link-local address towards every client.
-const QUERIER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x6174, 0x756e);
+const QUERIER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xc000, 8);
 const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
@@ -28,14 +29,14 @@ pub const TOS: u8 = 6 << 5;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Query {
     length: usize,
-    octets: [u8; HEAD_V6 + mld::QUERY_HEADER],
+    octets: [u8; LONGEST],
 }
 
 impl Query {
-    /// The query that asks `question` in a network. Those of IGMP come from `source`, the node's address there if it has one.
-    pub fn new(question: Question, snooped: &Snooped, source: Option<Ipv4Addr>) -> Self {
+    /// The query that asks `question` in a network.
+    pub fn new(question: Question, snooped: &Snooped) -> Self {
         let (interval, response) = (snooped.query_interval(), snooped.response(question));
-        let igmp = |group| igmp(group, source.unwrap_or(Ipv4Addr::UNSPECIFIED), response, interval);
+        let igmp = |group| igmp(group, snooped.source(), response, interval);
         match question {
             Question::AllV4 => igmp(None),
             Question::AllV6 => mld(None, response, interval),
@@ -56,7 +57,7 @@ impl Query {
 /// A query for `group`, or all. Answers take up to `response` milliseconds; the next general one comes in `interval` seconds.
 fn igmp(group: Option<Ipv4Addr>, source: Ipv4Addr, response: u64, interval: u32) -> Query {
     const LENGTH: usize = HEAD_V4 + QUERY_V4;
-    let mut query = Query { length: LENGTH, octets: [0; _] };
+    let mut query = Query { length: LENGTH, octets: [0; LONGEST] };
     let (head, rest) = query.octets.split_at_mut(HEAD_V4);
     head[..8].copy_from_slice(&[0x46, TOS, 0, LENGTH as u8, 0, 0, 0x40, 0]);
     head[8..12].copy_from_slice(&[1, igmp::PROTOCOL, 0, 0]);
@@ -78,7 +79,7 @@ fn igmp(group: Option<Ipv4Addr>, source: Ipv4Addr, response: u64, interval: u32)
 /// As [`igmp`].
 fn mld(group: Option<Ipv6Addr>, response: u64, interval: u32) -> Query {
     const PAYLOAD: usize = OPTIONS + mld::QUERY_HEADER;
-    let mut query = Query { length: ipv6::HEADER + PAYLOAD, octets: [0; _] };
+    let mut query = Query { length: ipv6::HEADER + PAYLOAD, octets: [0; LONGEST] };
     let (head, message) = query.octets.split_at_mut(HEAD_V6);
     let (h, options) = head.split_at_mut(ipv6::HEADER);
     let destination = group.unwrap_or(ALL_NODES).octets();
@@ -132,14 +133,14 @@ mod tests {
     /// By hand: RFC 791, 2113 and 3376 §4.1.
     #[test]
     fn queries_of_igmp_are_those_of_version_3() {
-        let query = Query::new(Question::AllV4, &snooped(""), Some(Ipv4Addr::new(10, 9, 0, 1)));
+        let query = Query::new(Question::AllV4, &snooped("address = \"10.9.0.1/24\""));
         let packet = query.packet();
         assert_eq!(packet[..10], [0x46, 0xc0, 0, 36, 0, 0, 0x40, 0, 1, 2]);
         assert_eq!(packet[12..24], [10, 9, 0, 1, 224, 0, 0, 1, 0x94, 4, 0, 0]);
         assert_eq!((packet[24..26].to_vec(), packet[28..].to_vec()), (vec![0x11, 100], vec![0, 0, 0, 0, 2, 125, 0, 0]));
         assert_eq!((checksum::of(&packet[..24]), checksum::of(&packet[24..])), (0, 0));
         let group = anytun_common::wire::mapped([239, 1, 2, 3]);
-        let query = Query::new(Question::Group(group), &snooped("query_interval = 1000"), None);
+        let query = Query::new(Question::Group(group), &snooped("query_interval = 1000"));
         let packet = query.packet();
         assert_eq!(packet[12..20], [0, 0, 0, 0, 239, 1, 2, 3]);
         // 1000 is (0x10 | 15) << 5 = 992 in the code, of an exponent 2.
@@ -155,7 +156,7 @@ mod tests {
             (Question::AllV6, 10_000_u16, ALL_NODES, Ipv6Addr::UNSPECIFIED),
             (Question::Group(group.octets()), 1000, group, group),
         ] {
-            let query = Query::new(question, &snooped(""), None);
+            let query = Query::new(question, &snooped(""));
             let packet = query.packet();
             assert_eq!(packet[..8], [0x6c, 0, 0, 0, 0, 36, 0, 1]);
             assert_eq!(packet[8..10], [0xfe, 0x80]);

@@ -122,7 +122,7 @@ impl Running {
             }
             return Err(format!("{reason}; the old configuration goes on"));
         }
-        let replaced = self.tables.swap(Arc::new(tables));
+        let replaced = self.replace_tables(tables);
         drop(before);
         lock(&self.reloads.retired).push(replaced);
         let widened = self.program().steer(&new);

@@ -33,6 +33,8 @@ pub struct Snooped {
     snooping: config::Snooping,
     /// Copies of one packet, at most.
     copies: u32,
+    /// The node's own address of IPv4 in the network.
+    source: Option<Ipv4Addr>,
     /// Whether any client has addresses of IPv4, and of IPv6.
     families: [bool; 2],
 }
@@ -43,12 +45,23 @@ impl Snooped {
         let network = config.networks.get(index)?;
         let clients = || config.clients.iter().filter(|client| client.network == index);
         let has = |v4: bool| clients().flat_map(|client| &client.prefixes).any(|prefix| prefix.address.is_ipv4() == v4);
-        Some(Self { snooping: network.snooping?, copies: network.copies, families: [has(true), has(false)] })
+        let mut own = network.local.iter().flat_map(|local| &local.addresses);
+        let source = own.find_map(|own| match own.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        let families = [has(true), has(false)];
+        Some(Self { snooping: network.snooping?, copies: network.copies, source, families })
     }
 
     /// Seconds between two general queries.
     pub fn query_interval(&self) -> u32 {
         self.snooping.query_interval
+    }
+
+    /// What queries of IGMP come from: the node's own address in the network; without one 0.0.0.0 (RFC 4541 §2.1.1).
+    pub fn source(&self) -> Ipv4Addr {
+        self.source.unwrap_or(Ipv4Addr::UNSPECIFIED)
     }
 
     fn interval(&self) -> u64 {

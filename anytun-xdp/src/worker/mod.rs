@@ -15,6 +15,7 @@ mod passage;
 mod room;
 mod sealing;
 pub mod slow;
+pub mod snoop;
 mod stage;
 mod stages;
 mod tell;
@@ -35,6 +36,7 @@ use self::io::PacketIo;
 use self::local::Local;
 use self::outbox::Outbox;
 use self::slow::WorkerHalf;
+use self::snoop::Snoop;
 pub use self::stage::Stage;
 use crate::config::{Idle, Scheduling};
 use crate::satp::Batch;
@@ -92,6 +94,8 @@ struct Lane<I: PacketIo> {
     asks: Arc<Asks>,
     /// The slow path, if a network has an address of the node.
     local: Option<Local>,
+    /// What clients report of groups, and what they are asked.
+    snoop: Arc<Snoop>,
 }
 
 /// What a worker looks up: snapshots that others replace.
@@ -103,6 +107,8 @@ pub struct Snapshots {
     pub ways: Arc<ArcSwap<Ways>>,
     /// Where the worker asks for neighbours that are not known.
     pub asks: Arc<Asks>,
+    /// Where it leaves what clients report of groups, and finds what they are asked.
+    pub snoop: Arc<Snoop>,
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -122,6 +128,7 @@ impl<I: PacketIo> Worker<I> {
             identification: 0,
             asks: snapshots.asks,
             local: None,
+            snoop: snapshots.snoop,
         };
         let worker = Self { tables: Cache::new(snapshots.tables), ways: Cache::new(snapshots.ways), lane, shown };
         worker.show();
@@ -170,8 +177,8 @@ impl<I: PacketIo> Worker<I> {
         self.show();
     }
 
-    /// Takes one batch from every port through the stages, a few packets of the kernel, and copies of packets to groups; returns
-    /// how many packets and copies that were. `now` is in milliseconds since the node started.
+    /// Takes one batch from every port through the stages, a few packets of the kernel and queries for members of groups, and
+    /// copies of packets to groups; returns how many packets and copies that were. `now` is in milliseconds since the node started.
     pub fn turn(&mut self, now: u64) -> usize {
         self.observed_turn(now, |_| ())
     }
@@ -198,6 +205,7 @@ impl<I: PacketIo> Worker<I> {
         }
         lane.tally.rx_packets += total as u64;
         total += lane.exchange(tables, ways, now);
+        total += lane.send_queries(tables, ways, now);
         let copied = lane.send_copies(tables, ways, now);
         lane.io.kick();
         lane.tally.turns += 1;

@@ -13,11 +13,12 @@ use super::outbox::{Outbox, Receipt};
 use super::passage::{Fate, Passage, account, client_of, counters};
 use super::room::Room;
 use super::sealing::seal;
+use super::snoop::overhear;
 use super::stage::Stage;
 use super::{BATCH, Lane, outside};
 use crate::mode::{bridge, mss, tunnel};
 use crate::table::ways::{Asks, Ways};
-use crate::table::{KERNEL, OUTSIDE, Tables};
+use crate::table::{KERNEL, OUTSIDE, Tables, is_group};
 
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one port through all stages, into the outboxes; says which are `done`.
@@ -35,6 +36,7 @@ impl<I: PacketIo> Lane<I> {
             identification,
             asks,
             local,
+            snoop,
         } = self;
         let asks = &*asks;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
@@ -45,7 +47,10 @@ impl<I: PacketIo> Lane<I> {
                 Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
             }
             Ok(fate) => fate,
-            Err(end) => outside::otherwise(memory, packet, tables, ways, asks, end, now),
+            Err(end) => match overhear(memory, packet, tables, snoop, end.verdict) {
+                Some(verdict) => Fate::Ended(End::of(packet.client)(verdict)),
+                None => outside::otherwise(memory, packet, tables, ways, asks, end, now),
+            },
         });
         done(Stage::Route);
         seal(&mut passage, ways, asks, crypto, identification, now, &mut done);
@@ -54,7 +59,7 @@ impl<I: PacketIo> Lane<I> {
             if !aside.contains(place) {
                 return io.recycle(frame);
             }
-            if tables.groups.members(packet.route.to).is_none() {
+            if !is_group(packet.route.to) {
                 return oversized.push(frame, *packet);
             }
             match copies.push(frame, *packet) {
@@ -158,9 +163,10 @@ fn route(
         learn(memory, packet, client, port);
     }
     packet.route = decided.map_err(end)?;
-    if let Some(members) = tables.groups.members(packet.route.to) {
+    if is_group(packet.route.to) {
         // Whoever sends gets no copy.
-        let is_alone = members.iter().all(|member| *member == packet.client);
+        let joined = tables.joined.load();
+        let is_alone = tables.members(&joined, packet.route.to).iter().all(|member| *member == packet.client);
         return if is_alone { Err(end(Verdict::NoMember)) } else { Ok(Fate::Aside) };
     }
     clamp(memory, packet, tables, now);
