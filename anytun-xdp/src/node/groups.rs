@@ -1,11 +1,10 @@
 //! The thread that knows who is a member of which group: it takes what clients report, has them asked, and shows workers the
 //! members.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
-
-use std::sync::atomic::Ordering;
 
 use super::running::{Running, lock};
 use crate::kernel::Waker;
@@ -124,7 +123,7 @@ impl Running {
         self.groups.show(&mut memberships, &tables);
         let mut has_asked = false;
         while snoop.has_room()
-            && let Some(ask) = memberships.ask()
+            && let Some(ask) = memberships.ask(now)
         {
             if let Some(snooped) = tables.snooped(ask.network) {
                 let query = Query::new(ask.question, snooped);

@@ -428,8 +428,9 @@ impl Memberships {
         }
     }
 
-    /// The next question; clients that were never heard are asked none.
-    pub fn ask(&mut self) -> Option<Ask> {
+    /// The next question. Clients that were never heard are asked none, nor are those that [`look`](Self::look) would find
+    /// silent for so long that they are asked as soon as they are heard again.
+    pub fn ask(&mut self, now: u64) -> Option<Ask> {
         if let Some(ask) = self.asks.pop_front() {
             return Some(ask);
         }
@@ -441,7 +442,8 @@ impl Memberships {
                     break;
                 };
                 network.round = Some(place + 1);
-                if self.clients.get(client as usize).is_some_and(|client| client.heard.is_some()) {
+                let heard = self.clients.get(client as usize).and_then(|client| client.heard);
+                if heard.is_some_and(|heard| now.saturating_sub(heard) <= network.snooped.lifetime()) {
                     self.asks.extend(all_groups(network, index, client));
                     if let Some(ask) = self.asks.pop_front() {
                         return Some(ask);
