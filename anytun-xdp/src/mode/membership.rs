@@ -38,8 +38,8 @@ impl<'a> Report<'a> {
         let head: [u8; igmp::HEADER] = message.read(0)?;
         let group = mapped(message.read(igmp::GROUP)?);
         match head[0] {
-            igmp::V1_REPORT | igmp::V2_REPORT => Some(Self::one(Kind::Join, group)),
-            igmp::LEAVE => Some(Self::one(Kind::Leave, group)),
+            igmp::V1_REPORT | igmp::V2_REPORT => Some(Self::one(Kind::Join, group, Width::V4)),
+            igmp::LEAVE => Some(Self::one(Kind::Leave, group, Width::V4)),
             igmp::V3_REPORT => Self::records(message.read(igmp::RECORDS)?, message.get(igmp::HEADER..)?, Width::V4),
             _ => None,
         }
@@ -57,15 +57,15 @@ impl<'a> Report<'a> {
             return None;
         }
         match *message.first()? {
-            mld::V1_REPORT => Some(Self::one(Kind::Join, message.read(mld::GROUP)?)),
-            mld::DONE => Some(Self::one(Kind::Leave, message.read(mld::GROUP)?)),
+            mld::V1_REPORT => Some(Self::one(Kind::Join, message.read(mld::GROUP)?, Width::V6)),
+            mld::DONE => Some(Self::one(Kind::Leave, message.read(mld::GROUP)?, Width::V6)),
             mld::V2_REPORT => Self::records(message.read(mld::RECORDS)?, message.get(mld::FIRST_RECORD..)?, Width::V6),
             _ => None,
         }
     }
 
-    fn one(kind: Kind, group: [u8; 16]) -> Self {
-        Self { one: Some((kind, group)), records: Records { left: 0, octets: &[], width: Width::V4 } }
+    fn one(kind: Kind, group: [u8; 16], width: Width) -> Self {
+        Self { one: Some((kind, group)), records: Records { left: 0, octets: &[], width } }
     }
 
     fn records(count: [u8; 2], octets: &'a [u8], width: Width) -> Option<Self> {
@@ -80,16 +80,18 @@ impl Iterator for Report<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let Self { one, records } = self;
+        let width = records.width;
         let said = || one.take().or_else(|| records.find_map(|record| Some((record.kind?, record.group))));
-        std::iter::from_fn(said).find(|(_, group)| is_routed(*group))
+        std::iter::from_fn(said).find(|(_, group)| is_routed(width, *group))
     }
 }
 
-/// Whether routers forward what is sent to a group.
-fn is_routed(group: [u8; 16]) -> bool {
-    let ends = match Ipv6Addr::from(group).to_ipv4_mapped() {
-        Some(destination) => Ends::V4 { source: Ipv4Addr::UNSPECIFIED, destination },
-        None => Ends::V6 { source: Ipv6Addr::UNSPECIFIED, destination: group.into() },
+/// Whether routers forward what is sent to a group, which a message of this family named.
+fn is_routed(width: Width, group: [u8; 16]) -> bool {
+    let ends = match (width, Ipv6Addr::from(group).to_ipv4_mapped()) {
+        (Width::V4, Some(destination)) => Ends::V4 { source: Ipv4Addr::UNSPECIFIED, destination },
+        (Width::V6, None) => Ends::V6 { source: Ipv6Addr::UNSPECIFIED, destination: group.into() },
+        _ => return false,
     };
     ends.destination_is_routed_group()
 }
