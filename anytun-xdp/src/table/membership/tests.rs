@@ -1,267 +1,313 @@
-//! Members of groups come and go, as time does.
+//! Who is a member when, and who is asked what. Times are those of RFC 3376 §8 and RFC 3810 §9.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use anytun_common::wire::mapped;
 
 use super::*;
+use crate::satp::lease::Keeper;
 use crate::table::Host;
 
 const GROUP: [u8; 16] = mapped([239, 1, 2, 3]);
 const OTHER: [u8; 16] = mapped([239, 1, 2, 4]);
-/// Two intervals of 125 s and the 10 s of an answer (RFC 3376 §8.4).
-const LIFETIME: u64 = 260_000;
+const GROUP6: [u8; 16] = [0xff, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3];
 
-/// The tables of a network with `keys` that has these clients.
-fn build(keys: &str, clients: &[&str], before: Option<&Tables>) -> Tables {
+/// Robustness times the query interval, and the query response interval.
+const LIFETIME: u64 = 2 * 125_000 + 10_000;
+
+/// Memberships with the tables that they are of.
+struct Net {
+    memberships: Memberships,
+    tables: Tables,
+    keeper: Keeper,
+    _state: tempfile::TempDir,
+}
+
+/// A configuration whose network `office` has `keys`, with clients of that network by name; `more` are further tables.
+fn text(keys: &str, clients: &[&str], more: &str) -> String {
     let mut text = format!(
-        "[node]\nname = \"n\"\nsender_ids = \"1\"\n[[interface]]\nname = \"eth0\"\n[[service]]\nname = \"s\"\n\
-         address = \"192.0.2.53\"\nport = 4444\n[[network]]\nname = \"office\"\n{keys}\n"
+        "[node]\nname = \"n\"\nsender_ids = \"7\"\n[[interface]]\nname = \"eth0\"\n[[service]]\nname = \"s\"\n\
+         address = \"192.0.2.53\"\nport = 4444\n[[network]]\nname = \"office\"\n{keys}\n{more}\n"
     );
-    for (index, name) in clients.iter().enumerate() {
-        let mux = index + 1;
-        let _ = write!(
-            text,
-            "[[client]]\nname = \"{name}\"\nmux = {mux}\nprefixes = [\"10.9.0.{mux}/32\"]\nkd_prf = \"null\"\n\
-             cipher = \"null\"\nauth = \"null\"\n"
+    for (place, name) in clients.iter().enumerate() {
+        // What a client is called says who it is, wherever it stands.
+        let (mux, host) = (place + 1, name.as_bytes()[0]);
+        text += &format!(
+            "[[client]]\nname = \"{name}\"\nnetwork = \"office\"\nmux = {mux}\npassphrase = \"the one of {name}\"\n\
+             prefixes = [\"10.9.0.{host}/32\", \"fd00:9::{host}/128\"]\n"
         );
     }
-    let config = config::parse(&text, Path::new("node.toml")).expect("a configuration");
+    text
+}
+
+fn build(text: &str, keeper: &mut Keeper, before: Option<&Tables>) -> Tables {
+    let config = config::parse(text, Path::new("node.toml")).expect("a configuration");
+    let fingerprints: Vec<_> = config.clients.iter().map(|client| client.secret.fingerprint()).collect();
     let host = Host { workers: 1, mtus: vec![1500], partial: vec![false] };
-    Tables::build(&config, &host, clients.iter().map(|_| Vec::new().into()).collect(), before)
+    Tables::build(&config, &host, keeper.sequences(&fingerprints).expect("leases"), before)
 }
 
-/// A network, and what is known of its groups.
-struct Site {
-    tables: Tables,
-    memberships: Memberships,
-    joined: Joined,
-}
-
-impl Site {
-    fn new(keys: &str, clients: &[&str]) -> Self {
-        let tables = build(keys, clients, None);
-        let mut site = Self { tables, memberships: Memberships::default(), joined: Joined::default() };
-        site.memberships.adopt(None, &site.tables, 0);
-        site
+impl Net {
+    fn new(text: &str) -> Self {
+        let state = tempfile::tempdir().expect("a directory");
+        let mut keeper = Keeper::open(state.path(), 7, 7, 1).expect("a store");
+        let tables = build(text, &mut keeper, None);
+        let mut memberships = Memberships::default();
+        memberships.adopt(None, &tables, 0);
+        Self { memberships, tables, keeper, _state: state }
     }
 
-    fn reload(&mut self, keys: &str, clients: &[&str], now: u64) {
-        let after = build(keys, clients, Some(&self.tables));
-        self.memberships.adopt(Some(&self.tables), &after, now);
-        self.tables = after;
+    /// Puts another configuration into force.
+    fn configure(&mut self, text: &str, now: u64) {
+        let tables = build(text, &mut self.keeper, Some(&self.tables));
+        self.memberships.adopt(Some(&self.tables), &tables, now);
+        self.tables = tables;
     }
 
     fn report(&mut self, client: u32, kind: Kind, group: [u8; 16], now: u64) {
-        self.memberships.take(&self.tables, self.tables.generation, Change { client, group, kind }, now);
+        let generation = self.tables.generation;
+        self.memberships.take(&self.tables, generation, Change { client, group, kind }, now);
     }
 
     fn join(&mut self, client: u32, group: [u8; 16], now: u64) {
         self.report(client, Kind::Join, group, now);
     }
 
-    /// Those that workers see, when time has come to `now`.
-    fn members(&mut self, group: [u8; 16], now: u64) -> Vec<u32> {
-        self.memberships.tick(now);
-        if let Some(joined) = self.memberships.snapshot(&self.tables) {
-            self.joined = joined;
-        }
-        let number = self.joined.find(0, &group);
-        number.map_or_else(Vec::new, |number| self.tables.members(&self.joined, number).to_vec())
+    fn leave(&mut self, client: u32, group: [u8; 16], now: u64) {
+        self.report(client, Kind::Leave, group, now);
     }
 
-    /// Who is asked what, when time has come to `now`.
-    fn asked(&mut self, now: u64) -> Vec<(u32, Question)> {
-        self.memberships.tick(now);
-        std::iter::from_fn(|| self.memberships.ask(now)).map(|ask| (ask.client, ask.question)).collect()
+    /// Does all that is due until `end`; returns who was asked what, and when.
+    fn run(&mut self, end: u64) -> Vec<(u64, u32, Question)> {
+        let mut asked = Vec::new();
+        while let Some(due) = self.memberships.due().filter(|due| *due <= end) {
+            self.memberships.tick(due);
+            while let Some(Ask { client, question, .. }) = self.memberships.ask(due) {
+                asked.push((due, client, question));
+            }
+        }
+        asked
+    }
+
+    /// The clients that get a packet to a group, as workers see it.
+    fn members(&mut self, group: [u8; 16]) -> Vec<u32> {
+        if let Some(joined) = self.memberships.snapshot(&self.tables) {
+            self.tables.joined.store(Arc::new(joined));
+        }
+        let joined = self.tables.joined.load();
+        let number = self.tables.fixed_group(0, address(group)).or_else(|| joined.find(0, &group));
+        number.map_or(Vec::new(), |number| self.tables.members(&joined, number).to_vec())
     }
 
     fn totals(&self) -> Totals {
-        self.memberships.totals().map(|(_, totals)| totals).next().unwrap_or_default()
+        self.memberships.totals().find(|(network, _)| *network == 0).map(|(_, totals)| totals).unwrap_or_default()
     }
 }
 
 #[test]
-fn a_member_is_one_for_as_long_as_it_reports() {
-    let mut site = Site::new("snooping = true", &["alice", "bob", "carol"]);
-    assert_eq!(site.members(GROUP, 0), []);
-    site.join(2, GROUP, 0);
-    site.join(0, GROUP, 1000);
-    assert_eq!((site.members(GROUP, 1000), site.members(OTHER, 1000)), (vec![0, 2], vec![]));
-    assert_eq!(site.totals(), Totals { groups: 1, members: 2, refused: 0 });
-    assert_eq!(site.memberships.groups_of(2), Some(1));
-    site.join(2, GROUP, 100_000);
-    assert_eq!(site.members(GROUP, 1000 + LIFETIME - 1), [0, 2]);
-    assert_eq!(site.members(GROUP, 1000 + LIFETIME), [2]);
-    assert_eq!(site.members(GROUP, 100_000 + LIFETIME - 1), [2]);
-    assert_eq!(site.members(GROUP, 100_000 + LIFETIME), []);
-    assert_eq!(site.totals(), Totals::default());
-    assert_eq!(site.memberships.groups_of(2), Some(0));
+fn a_member_that_reports_no_more_is_one_until_its_time_is_up() {
+    let mut net = Net::new(&text("snooping = true", &["a", "b", "c"], ""));
+    assert_eq!(net.members(GROUP), []);
+    net.join(2, GROUP, 1_000);
+    net.join(0, GROUP, 2_000);
+    net.join(0, GROUP6, 2_000);
+    assert_eq!((net.members(GROUP), net.members(GROUP6), net.members(OTHER)), (vec![0, 2], vec![0], vec![]));
+    assert_eq!((net.memberships.groups_of(0), net.memberships.groups_of(1)), (Some(2), Some(0)));
+    net.join(0, GROUP, 200_000);
+    net.run(1_000 + LIFETIME - 1);
+    assert_eq!(net.members(GROUP), [0, 2]);
+    net.run(1_000 + LIFETIME);
+    assert_eq!(net.members(GROUP), [0]);
+    net.run(2_000 + LIFETIME);
+    assert_eq!((net.members(GROUP), net.members(GROUP6)), (vec![0], vec![]), "each group has a time of its own");
+    net.run(200_000 + LIFETIME - 1);
+    assert_eq!(net.members(GROUP), [0]);
+    net.run(200_000 + LIFETIME);
+    assert_eq!((net.members(GROUP), net.totals()), (vec![], Totals::default()));
 }
 
 #[test]
-fn who_leaves_is_asked_twice_and_then_gone() {
-    let mut site = Site::new("snooping = true", &["alice", "bob"]);
-    site.join(0, GROUP, 0);
-    site.join(1, GROUP, 0);
-    site.report(0, Kind::Leave, GROUP, 5000);
-    let question = (0, Question::Group(GROUP));
-    assert_eq!(site.asked(5000), [question], "the others are not asked");
-    site.report(0, Kind::Leave, GROUP, 5500);
-    assert_eq!(site.asked(5999), []);
-    assert_eq!(site.asked(6000), [question]);
-    assert_eq!(site.members(GROUP, 6999), [0, 1]);
-    assert_eq!(site.members(GROUP, 7000), [1]);
-    assert_eq!(site.asked(8000), []);
-    site.report(0, Kind::Leave, GROUP, 8000);
-    site.report(0, Kind::Leave, OTHER, 8000);
-    assert_eq!(site.asked(8000), [], "no member, so nothing changes");
+fn who_leaves_is_asked_twice_whether_there_are_others() {
+    let mut net = Net::new(&text("snooping = true", &["a", "b"], ""));
+    net.run(1_000);
+    net.join(0, GROUP, 1_000);
+    net.join(1, GROUP, 1_000);
+    net.leave(0, GROUP, 5_000);
+    net.leave(0, GROUP, 5_100);
+    let question = Question::Group(GROUP);
+    assert_eq!(net.run(6_999), [(5_000, 0, question), (6_000, 0, question)]);
+    assert_eq!(net.members(GROUP), [0, 1], "as long as it can answer");
+    assert_eq!(net.run(7_000), []);
+    assert_eq!(net.members(GROUP), [1]);
+    net.leave(1, GROUP, 10_000);
+    net.run(10_500);
+    net.join(1, GROUP, 10_600);
+    assert_eq!(net.run(20_000), [], "who has answered is asked no more");
+    assert_eq!(net.members(GROUP), [1]);
+    net.leave(0, GROUP, 21_000);
+    net.leave(1, OTHER, 21_000);
+    assert_eq!(net.run(30_000), [], "who is no member leaves nothing");
 }
 
 #[test]
-fn another_host_behind_the_same_client_keeps_it_a_member() {
-    let mut site = Site::new("snooping = true", &["alice"]);
-    site.join(0, GROUP, 0);
-    site.report(0, Kind::Leave, GROUP, 5000);
-    assert_eq!(site.asked(5000).len(), 1);
-    site.join(0, GROUP, 5800);
-    assert_eq!(site.asked(7000), [], "it has answered");
-    assert_eq!(site.members(GROUP, 5800 + LIFETIME - 1), [0]);
-    assert_eq!(site.members(GROUP, 5800 + LIFETIME), []);
-    // Who comes and goes all the time is asked once a second.
-    let mut asked = 0;
-    for now in (300_000..310_000).step_by(10) {
-        site.join(0, GROUP, now);
-        site.report(0, Kind::Leave, GROUP, now);
-        asked += site.asked(now).len();
+fn who_comes_and_goes_without_end_is_asked_once_a_second() {
+    let mut net = Net::new(&text("snooping = true", &["a"], ""));
+    net.run(999);
+    let mut asked = Vec::new();
+    for now in (1_000..11_000).step_by(5) {
+        net.join(0, GROUP, now);
+        net.leave(0, GROUP, now + 1);
+        asked.extend(net.run(now + 4));
     }
-    assert!((9..=11).contains(&asked), "{asked} times in ten seconds");
+    let times: Vec<u64> = asked.iter().map(|(time, ..)| *time).collect();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 1_000) && times.len() >= 9, "{times:?}");
+    assert_eq!(net.members(GROUP), [0]);
+    net.run(20_000);
+    assert_eq!(net.members(GROUP), []);
 }
 
 #[test]
-fn what_is_more_than_a_limit_is_refused() {
-    let keys = "copies = 2\nsnooping = true\ngroups_per_client = 2\ngroups_per_network = 3";
-    let mut site = Site::new(keys, &["alice", "bob", "carol"]);
-    let group = |last| mapped([239, 0, 0, last]);
-    (1..=3).for_each(|last| site.join(0, group(last), 0));
-    assert_eq!(site.totals(), Totals { groups: 2, members: 2, refused: 1 }, "two of a client");
-    (3..=4).for_each(|last| site.join(1, group(last), 0));
-    assert_eq!(site.totals(), Totals { groups: 3, members: 3, refused: 2 }, "three of the network");
-    site.join(1, group(1), 0);
-    site.join(2, group(1), 0);
-    assert_eq!(site.totals(), Totals { groups: 3, members: 4, refused: 3 }, "two members, as a packet is copied twice");
-    assert_eq!(site.members(group(1), 0), [0, 1]);
-    site.join(0, group(1), 10);
-    assert_eq!(site.totals().refused, 3, "who is a member may say so again");
-    site.report(0, Kind::Leave, group(1), 20);
-    site.join(2, group(1), 20);
-    assert_eq!(site.members(group(1), 2020), [1]);
-    site.join(2, group(1), 2020);
-    assert_eq!(site.members(group(1), 2020), [1, 2], "there is room again");
-}
-
-#[test]
-fn members_of_the_configuration_stay_and_count_once() {
-    let given = "copies = 3\nsnooping = true\n[[group]]\naddress = \"239.1.2.3\"\nmembers = [\"carol\", \"alice\"]";
-    let mut site = Site::new(given, &["alice", "bob", "carol", "dave"]);
-    let number = site.tables.fixed_group(0, address(GROUP)).expect("a group");
-    assert_eq!(site.tables.members(&site.joined, number), [0, 2]);
-    site.join(1, GROUP, 0);
-    site.join(2, GROUP, 0);
-    site.join(3, GROUP, 0);
-    assert_eq!(site.members(GROUP, 0), [0, 1, 2]);
-    assert_eq!((site.joined.find(0, &GROUP), site.totals().refused), (Some(number), 1));
-    site.report(2, Kind::Leave, GROUP, 0);
-    site.report(1, Kind::Leave, GROUP, 0);
-    site.members(GROUP, 2000);
-    assert_eq!(site.tables.members(&site.joined, number), [0, 2]);
-}
-
-#[test]
-fn a_group_has_one_number_for_as_long_as_it_is_there() {
-    let mut site = Site::new("snooping = true", &["alice", "bob"]);
-    let number = |site: &mut Site, now| {
-        site.members(GROUP, now);
-        site.joined.find(0, &GROUP).expect("a group")
+fn all_who_were_heard_are_asked_at_first_and_in_every_interval() {
+    let mut net = Net::new(&text("snooping = true", &["a", "b", "c"], ""));
+    let heard = |now: u64| move |client: u32| (client != 1).then_some(now);
+    net.memberships.look(heard(0));
+    let both = |time: u64| {
+        [0, 2].into_iter().flat_map(move |client| [Question::AllV4, Question::AllV6].map(|it| (time, client, it)))
     };
-    site.join(0, GROUP, 0);
-    let first = number(&mut site, 0);
-    site.join(1, OTHER, 0);
-    site.join(1, GROUP, 0);
-    assert_eq!(number(&mut site, 0), first);
-    assert!(is_group_of_both(&site, first));
-    assert_eq!(site.members(GROUP, LIFETIME), []);
-    assert_eq!(site.tables.members(&site.joined, first), [], "packets that wait are for nobody");
-    site.join(1, GROUP, LIFETIME);
-    assert_ne!(number(&mut site, LIFETIME), first);
-}
-
-fn is_group_of_both(site: &Site, number: u32) -> bool {
-    crate::table::is_group(number) && site.tables.members(&site.joined, number) == [0, 1]
-}
-
-#[test]
-fn a_reload_keeps_the_members_that_stay() {
-    let mut site = Site::new("snooping = true", &["alice", "bob", "carol"]);
-    site.join(0, GROUP, 0);
-    site.join(2, GROUP, 0);
-    site.join(1, OTHER, 0);
-    site.report(0, Kind::Leave, GROUP, 1000);
-    site.reload("snooping = true", &["carol", "dave", "alice"], 1500);
-    assert_eq!((site.members(GROUP, 1500), site.members(OTHER, 1500)), (vec![0, 2], vec![]), "bob is gone");
-    assert_eq!(site.totals(), Totals { groups: 1, members: 2, refused: 0 });
-    assert_eq!(site.asked(2000), [(2, Question::Group(GROUP)); 2], "alice has left still");
-    assert_eq!(site.members(GROUP, 3000), [0]);
-    // Numbered before, and taken in afterwards.
-    for (client, kind) in [(1, Kind::Join), (0, Kind::Join)] {
-        site.memberships.take(&site.tables, 1, Change { client, group: OTHER, kind }, 3000);
+    // Whoever is heard for the first time is asked besides.
+    assert_eq!(net.run(0), both(0).chain(both(0)).collect::<Vec<_>>());
+    let mut asked = Vec::new();
+    for now in (1_000..300_000).step_by(1_000) {
+        net.memberships.look(heard(now));
+        asked.extend(net.run(now));
     }
-    assert_eq!(site.members(OTHER, 3000), [2]);
-    site.reload("snooping = true", &["alice"], 4000);
-    site.memberships.take(&site.tables, 1, Change { client: 0, group: GROUP, kind: Kind::Join }, 4000);
-    assert_eq!((site.members(GROUP, 4000), site.members(OTHER, 4000)), (vec![], vec![0]), "too long ago");
-    site.reload("", &["alice"], 5000);
-    assert!(site.memberships.is_idle());
-    assert_eq!((site.members(OTHER, 5000), site.memberships.groups_of(0)), (vec![], None));
-    site.join(0, GROUP, 6000);
-    assert_eq!(site.members(GROUP, 6000), []);
+    // RFC 3376 §8.6 and §8.7: two at first, a quarter of the interval apart.
+    let expected: Vec<_> = [31_250, 156_250, 281_250].into_iter().flat_map(both).collect();
+    assert_eq!(asked, expected);
+    let asked = net.run(299_000 + LIFETIME + 125_000);
+    assert!(asked.iter().all(|(time, ..)| *time <= 299_000 + LIFETIME), "whoever is silent is asked no more");
+    let back = 299_000 + 2 * LIFETIME;
+    let one = |client: u32| (client == 2).then_some(back);
+    net.memberships.look(one);
+    let next = net.memberships.ask(back).map(|ask| (ask.client, ask.question));
+    assert_eq!(next, Some((2, Question::AllV4)), "and at once when it is heard again");
+    assert_eq!(net.memberships.ask(back).map(|ask| ask.question), Some(Question::AllV6));
+    net.memberships.look(one);
+    assert_eq!(net.memberships.ask(back), None);
 }
 
 #[test]
-fn clients_that_were_heard_are_asked_in_every_round() {
-    let mut site = Site::new("snooping = true", &["alice", "bob", "carol"]);
-    assert_eq!(site.asked(0), [], "nobody was heard yet");
-    site.memberships.look(|client| (client != 1).then_some(500));
-    let both = [(0, Question::AllV4), (2, Question::AllV4)];
-    assert_eq!(site.asked(1000), both, "at once");
-    site.memberships.look(|client| (client != 1).then_some(900));
-    assert_eq!(site.asked(2000), []);
-    // RFC 3376 §8.6, §8.7: the second query follows after a quarter of the interval.
-    assert_eq!(site.asked(31_249), []);
-    assert_eq!(site.asked(31_250), both);
-    assert_eq!(site.asked(31_250 + 124_999), []);
-    assert_eq!(site.asked(31_250 + 125_000), both);
-    // Carol is silent from now on.
-    site.memberships.look(|client| (client == 0).then_some(250_000));
-    assert_eq!(site.asked(31_250 + 250_000), [(0, Question::AllV4)]);
-    site.memberships.look(|client| (client == 2).then_some(290_000));
-    assert_eq!(site.asked(290_000), [(2, Question::AllV4)], "she may come from another node");
+fn a_network_without_ipv6_is_not_asked_for_it() {
+    let mut net = Net::new(&text("snooping = true", &["a"], "").replace(", \"fd00:9::97/128\"", ""));
+    net.memberships.look(|_| Some(0));
+    assert_eq!(net.memberships.ask(0).map(|ask| ask.question), Some(Question::AllV4));
+    assert_eq!(net.memberships.ask(0), None);
 }
 
 #[test]
-fn who_was_not_asked_stays_a_member() {
-    let mut site = Site::new("snooping = true\ngroups_per_client = 2000\ngroups_per_network = 2000", &["alice"]);
-    let group = |number: u32| {
-        let [_, _, high, low] = number.to_be_bytes();
-        mapped([239, 0, high, low])
+fn limits_hold_for_each_client_each_network_and_each_group() {
+    let group = |number: u8| mapped([239, 7, 7, number]);
+    let keys = "snooping = true\ngroups_per_client = 2\ngroups_per_network = 3\ncopies = 2";
+    let mut net = Net::new(&text(keys, &["a", "b", "c"], ""));
+    (0..3).for_each(|number| net.join(0, group(number), 0));
+    assert_eq!((net.memberships.groups_of(0), net.totals().refused), (Some(2), 1), "of a client");
+    (2..4).for_each(|number| net.join(1, group(number), 0));
+    assert_eq!((net.totals().groups, net.totals().refused), (3, 2), "of a network");
+    net.join(1, group(0), 0);
+    net.join(2, group(0), 0);
+    assert_eq!((net.members(group(0)), net.totals().refused), (vec![0, 1], 3), "of copies");
+    net.join(0, group(0), 1);
+    assert_eq!(net.totals(), Totals { groups: 3, members: 4, refused: 3 }, "who is a member may stay");
+    net.leave(0, group(0), 1_000);
+    net.run(3_000);
+    net.join(2, group(0), 3_000);
+    assert_eq!((net.members(group(0)), net.totals().refused), (vec![1, 2], 3), "what is free again can be had");
+}
+
+#[test]
+fn members_of_the_configuration_and_others_get_each_packet_once() {
+    let more = "[[group]]\nnetwork = \"office\"\naddress = \"239.1.2.3\"\nmembers = [\"c\", \"a\"]";
+    let mut net = Net::new(&text("snooping = true\ncopies = 3", &["a", "b", "c", "d"], more));
+    assert_eq!(net.members(GROUP), [0, 2]);
+    net.join(1, GROUP, 0);
+    net.join(2, GROUP, 0);
+    assert_eq!(net.members(GROUP), [0, 1, 2]);
+    net.join(3, GROUP, 0);
+    assert_eq!((net.members(GROUP), net.totals().refused), (vec![0, 1, 2], 1), "copies of both are counted");
+    net.join(0, GROUP, 0);
+    assert_eq!(net.totals().refused, 1, "whom the configuration has costs no further copy");
+    (0..4).for_each(|client| net.leave(client, GROUP, 1_000));
+    net.run(3_000);
+    assert_eq!((net.members(GROUP), net.totals().members), (vec![0, 2], 0), "these stay whatever they say");
+}
+
+#[test]
+fn a_reload_keeps_the_memberships_of_who_stays() {
+    let mut net = Net::new(&text("snooping = true", &["a", "b", "c", "d"], ""));
+    (0..4).for_each(|client| net.join(client, GROUP, 1_000));
+    net.leave(3, GROUP, 5_000);
+    net.run(5_000);
+    assert_eq!(net.members(GROUP), [0, 1, 2, 3]);
+    let first = net.tables.generation;
+    // The other network has the index 0 now, and b is in it.
+    let after = text("snooping = true", &["d", "x", "c", "b", "a"], "");
+    let after = after.replacen("[[network]]\nname = \"office\"", "[[network]]\nname = \"lab\"\n[[network]]\nname = \"office\"", 1);
+    let after = after.replace("name = \"b\"\nnetwork = \"office\"", "name = \"b\"\nnetwork = \"lab\"");
+    net.configure(&after, 5_500);
+    let members = |net: &mut Net| {
+        let joined = net.memberships.snapshot(&net.tables);
+        joined.into_iter().for_each(|joined| net.tables.joined.store(Arc::new(joined)));
+        let joined = net.tables.joined.load();
+        joined.find(1, &GROUP).map_or(Vec::new(), |number| net.tables.members(&joined, number).to_vec())
     };
-    let count = WAITING as u32 + 1;
-    (0..count).for_each(|number| site.join(0, group(number), 0));
-    (0..count).for_each(|number| site.report(0, Kind::Leave, group(number), 0));
-    site.memberships.tick(0);
-    site.memberships.tick(1000);
-    site.memberships.tick(2000);
-    assert_eq!(site.totals().members, u64::from(count), "nobody has sent a query");
-    assert_eq!(std::iter::from_fn(|| site.memberships.ask(2000)).count(), WAITING);
+    assert_eq!(members(&mut net), [0, 2, 4], "d, c and a by their new numbers, and b in another network is none");
+    // A worker that was at work with the tables of before.
+    net.memberships.take(&net.tables, first, Change { client: 0, group: OTHER, kind: Kind::Join }, 5_600);
+    assert_eq!(net.memberships.groups_of(4), Some(2), "a has both groups");
+    assert_eq!(net.run(6_999).last(), Some(&(6_000, 0, Question::Group(GROUP))), "d is still asked");
+    net.run(7_000);
+    assert_eq!(members(&mut net), [2, 4]);
+    net.configure(&after, 8_000);
+    net.memberships.take(&net.tables, first, Change { client: 1, group: OTHER, kind: Kind::Join }, 8_000);
+    let totals: Vec<_> = net.memberships.totals().collect();
+    assert_eq!(totals, [(1, Totals { groups: 2, members: 3, refused: 0 })], "what is too old counts for nothing");
+    net.configure(&after.replace("snooping = true", ""), 9_000);
+    assert_eq!((members(&mut net), net.memberships.totals().count()), (vec![], 0), "and a network may learn no more");
+    assert!(net.memberships.is_idle());
+}
+
+#[test]
+fn whatever_comes_what_is_counted_is_what_there_is() {
+    const CLIENTS: u32 = 5;
+    let keys = "snooping = true\nquery_interval = 4\ngroups_per_client = 4\ngroups_per_network = 6\ncopies = 3";
+    let mut net = Net::new(&text(keys, &["a", "b", "c", "d", "e"], ""));
+    let groups: Vec<[u8; 16]> = (0..9).map(|number| mapped([239, 9, 9, number])).collect();
+    let mut state = 7_u64;
+    let mut random = |below: usize| {
+        // The linear congruential generator of MMIX.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut now = 0;
+    for _ in 0..5_000 {
+        now += random(400) as u64;
+        let kind = if random(3) == 0 { Kind::Leave } else { Kind::Join };
+        let (client, group) = (random(CLIENTS as usize) as u32, groups[random(groups.len())]);
+        net.report(client, kind, group, now);
+        net.run(now);
+        let lists: Vec<_> = groups.iter().map(|group| net.members(*group)).collect();
+        assert!(lists.iter().all(|list| list.len() <= 3 && list.is_sorted()), "{lists:?}");
+        let totals = net.totals();
+        assert_eq!(totals.members, lists.iter().map(|list| list.len() as u64).sum::<u64>());
+        assert_eq!(totals.groups, lists.iter().filter(|list| !list.is_empty()).count() as u64);
+        assert!(totals.groups <= 6);
+        for client in 0..CLIENTS {
+            let count = lists.iter().filter(|list| list.contains(&client)).count();
+            assert_eq!(net.memberships.groups_of(client), Some(count as u32));
+            assert!(count <= 4);
+        }
+    }
+    assert!(net.totals().refused > 0);
+    net.run(now + 2 * 4_000 + 2_000);
+    assert_eq!(Totals { refused: 0, ..net.totals() }, Totals::default(), "nothing is left behind");
 }
