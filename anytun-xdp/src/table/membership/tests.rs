@@ -107,7 +107,7 @@ impl Net {
 #[test]
 fn a_member_that_reports_no_more_is_one_until_its_time_is_up() {
     let mut net = Net::new(&text("snooping = true", &["a", "b", "c"], ""));
-    assert_eq!(net.members(GROUP), []);
+    assert!(net.members(GROUP).is_empty());
     net.join(2, GROUP, 1_000);
     net.join(0, GROUP, 2_000);
     net.join(0, GROUP6, 2_000);
@@ -137,16 +137,16 @@ fn who_leaves_is_asked_twice_whether_there_are_others() {
     let question = Question::Group(GROUP);
     assert_eq!(net.run(6_999), [(5_000, 0, question), (6_000, 0, question)]);
     assert_eq!(net.members(GROUP), [0, 1], "as long as it can answer");
-    assert_eq!(net.run(7_000), []);
+    assert!(net.run(7_000).is_empty());
     assert_eq!(net.members(GROUP), [1]);
     net.leave(1, GROUP, 10_000);
     net.run(10_500);
     net.join(1, GROUP, 10_600);
-    assert_eq!(net.run(20_000), [], "who has answered is asked no more");
+    assert!(net.run(20_000).is_empty(), "who has answered is asked no more");
     assert_eq!(net.members(GROUP), [1]);
     net.leave(0, GROUP, 21_000);
     net.leave(1, OTHER, 21_000);
-    assert_eq!(net.run(30_000), [], "who is no member leaves nothing");
+    assert!(net.run(30_000).is_empty(), "who is no member leaves nothing");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn who_comes_and_goes_without_end_is_asked_once_a_second() {
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 1_000) && times.len() >= 9, "{times:?}");
     assert_eq!(net.members(GROUP), [0]);
     net.run(20_000);
-    assert_eq!(net.members(GROUP), []);
+    assert!(net.members(GROUP).is_empty());
 }
 
 #[test]
