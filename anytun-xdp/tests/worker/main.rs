@@ -8,6 +8,7 @@ mod local;
 mod nat;
 mod open;
 mod sizes;
+mod snoop;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
