@@ -4,6 +4,7 @@
 mod bench;
 mod ethernet;
 mod group;
+mod joining;
 mod local;
 mod nat;
 mod open;
