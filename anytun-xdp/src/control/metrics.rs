@@ -283,7 +283,11 @@ fn workers(text: &mut Text<'_>, workers: &[Worker]) -> io::Result<()> {
     for (number, worker) in &workers {
         text.counts("worker_packets_total", &[("worker", number)], "verdict", &worker.verdicts)?;
     }
-    text.family("worker_injected_packets_total", Kind::Counter, "Packets of the node's kernel that a worker took.")?;
+    text.family(
+        "worker_injected_packets_total",
+        Kind::Counter,
+        "Packets of the node's kernel that a worker took, and queries for members of groups.",
+    )?;
     for (number, worker) in &workers {
         text.sample("worker_injected_packets_total", &[("worker", number)], worker.injected)?;
     }

@@ -205,7 +205,7 @@ pub struct Worker {
     /// ICMP errors that were sent about packets, by kind. Such a packet counts by why it went no further, too.
     #[serde(default)]
     pub icmp_errors: Counts,
-    /// Packets that it took from the node's kernel, beside those it received.
+    /// Packets that it took from the node's kernel, and queries for members of groups, beside those it received.
     #[serde(default)]
     pub injected: u64,
 }
