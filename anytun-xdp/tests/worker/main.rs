@@ -4,7 +4,6 @@
 mod bench;
 mod ethernet;
 mod group;
-mod joining;
 mod local;
 mod nat;
 mod open;

@@ -8,9 +8,10 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::checksum;
 use anytun_xdp::mode::icmp::Kind;
 use anytun_xdp::mode::query::Query;
-use anytun_xdp::table::membership::{Memberships, Totals};
+use anytun_xdp::table::membership::{Memberships, Question, Totals};
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
+use anytun_xdp::worker::slow::{Bell, Parcel, Way, halves};
 use anytun_xdp::worker::snoop::Addressed;
 
 use super::bench::{Bench, CONFIG, inner};
@@ -345,5 +346,80 @@ fn a_flood_of_reports_ends_where_it_takes_the_room_of_others() {
     assert_eq!(site.bench.count(Verdict::ReportsLimit), dropped, "bob's finds room");
     site.settle();
     assert_eq!(site.totals().groups, 17);
+    site.ensure_verdicts();
+}
+
+#[test]
+fn a_member_that_goes_while_packets_wait_costs_the_others_none() {
+    let mut site = Site::new("snooping = true", "");
+    site.report(1, JOIN);
+    site.report(2, JOIN);
+    site.report(1, LEAVE);
+    site.wait(1000);
+    site.got(0x0800);
+    let alice = site.bench.alice.inner;
+    for length in 100..140 {
+        let frame = site.bench.alice.send(alice, GROUP, length);
+        site.bench.arrive(0, &frame);
+    }
+    site.bench.worker.turn(site.now);
+    assert_eq!(site.bench.counters.copies(), 32, "of 16 packets");
+    // Bob, who goes, has the lower number.
+    site.memberships.tick(site.now + 1000);
+    let tables = site.bench.tables.load_full();
+    tables.joined.store(Arc::new(site.memberships.snapshot(&tables).expect("bob is no member any more")));
+    site.settle();
+    let [_, bob, carol] = site.got(0x0800).map(|got| got.iter().map(Vec::len).collect::<Vec<_>>());
+    assert_eq!(carol, (100..140).collect::<Vec<_>>(), "each once, in order");
+    assert_eq!(bob, (100..116).collect::<Vec<_>>());
+    site.ensure_verdicts();
+}
+
+#[test]
+fn queries_are_sent_a_few_in_a_turn_and_never_to_another_client() {
+    let mut site = Site::new("snooping = true", "");
+    let tables = site.bench.tables.load_full();
+    let query = Query::new(Question::AllV4, tables.snooped(0).expect("a network that learns"));
+    let asked = |generation: u64, client: u32| Addressed { generation, client, query };
+    for _ in 0..40 {
+        site.bench.snoop.ask(asked(tables.generation, 2));
+    }
+    let turns: Vec<usize> = (0..4).map(|_| site.bench.worker.turn(site.now)).collect();
+    assert_eq!(turns, [16, 16, 8, 0]);
+    let [alice, bob, carol] = site.got(0x0800);
+    assert_eq!((alice.len(), bob.len(), carol.len()), (0, 0, 40));
+    assert!(carol.iter().all(|packet| packet == query.packet()));
+    site.bench.snoop.ask(asked(tables.generation + 1, 2));
+    assert_eq!(site.bench.worker.turn(site.now), 0, "by other tables the number may be another's");
+    assert_eq!(site.bench.counters.injected(), 40);
+    for _ in 0..1000 {
+        site.bench.snoop.ask(asked(tables.generation, 1));
+    }
+    assert!(!site.bench.snoop.has_room());
+    site.settle();
+    assert_eq!(site.got(0x0800)[1].len(), 256, "what finds no room is as lost on its way");
+    site.ensure_verdicts();
+}
+
+#[test]
+fn what_the_kernel_sends_to_a_group_reaches_whoever_joined_it() {
+    let mut site = Site::new("snooping = true\naddress = \"10.9.0.1/24\"", "");
+    let (half, mut thread) = halves(8, 1600, Arc::new(Bell::new(|| ())), Bell::new(|| ()));
+    site.bench.worker.connect(half);
+    let packet = inner(Ipv4Addr::new(10, 9, 0, 1), GROUP, 4, 84);
+    let mut inject = || {
+        let mut parcel = Parcel::new(1600);
+        parcel.memory()[..packet.len()].copy_from_slice(&packet);
+        parcel.set(Way::Device(0), packet.len());
+        thread.send(&mut parcel).expect("an empty parcel");
+    };
+    inject();
+    site.settle();
+    assert_eq!(site.bench.count(Verdict::LinkScope), 1, "nobody did yet");
+    site.report(1, JOIN);
+    inject();
+    site.settle();
+    let [alice, bob, carol] = site.got(0x0800);
+    assert_eq!((alice.len(), bob, carol.len()), (0, vec![packet], 0), "the kernel has counted the hop");
     site.ensure_verdicts();
 }
