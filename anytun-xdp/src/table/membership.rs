@@ -4,6 +4,8 @@
 //!
 //! Times are in milliseconds since the node started.
 
+mod question;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -11,118 +13,14 @@ use std::sync::Arc;
 use anytun_common::wire::unmapped;
 use hashbrown::HashMap;
 
+use self::question::LAST_MEMBER;
+pub use self::question::{Ask, Change, Kind, Question, ROBUSTNESS, Snooped};
 use super::groups::joined_number;
 use super::joined::Key;
 use super::{Joined, NOBODY, Tables};
-use crate::config::{self, Config};
-
-/// Queries of which all but one may be lost (RFC 3376 §8.1, RFC 3810 §9.1).
-pub const ROBUSTNESS: u32 = 2;
-
-/// How long a client may take to answer a general query (RFC 3376 §8.3, RFC 3810 §9.3), and one about a group
-/// (RFC 3376 §8.8, RFC 3810 §9.8); queries about a group follow each other after as long.
-const RESPONSE: u64 = 10_000;
-const LAST_MEMBER: u64 = 1_000;
 
 /// Questions that wait for being asked, at most.
 const WAITING: usize = 1024;
-
-/// What holds for a network whose clients join groups.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Snooped {
-    snooping: config::Snooping,
-    /// Copies of one packet, at most.
-    copies: u32,
-    /// The node's own address of IPv4 in the network.
-    source: Option<Ipv4Addr>,
-    /// Whether any client has addresses of IPv4, and of IPv6.
-    families: [bool; 2],
-}
-
-impl Snooped {
-    /// That of the network of a configuration with this index; nothing when it does not learn.
-    pub(super) fn of(config: &Config, index: usize) -> Option<Self> {
-        let network = config.networks.get(index)?;
-        let clients = || config.clients.iter().filter(|client| client.network == index);
-        let has = |v4: bool| clients().flat_map(|client| &client.prefixes).any(|prefix| prefix.address.is_ipv4() == v4);
-        let mut own = network.local.iter().flat_map(|local| &local.addresses);
-        let source = own.find_map(|own| match own.address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
-        let families = [has(true), has(false)];
-        Some(Self { snooping: network.snooping?, copies: network.copies, source, families })
-    }
-
-    /// Seconds between two general queries.
-    pub fn query_interval(&self) -> u32 {
-        self.snooping.query_interval
-    }
-
-    /// What queries of IGMP come from: the node's own address in the network; without one 0.0.0.0 (RFC 4541 §2.1.1).
-    pub fn source(&self) -> Ipv4Addr {
-        self.source.unwrap_or(Ipv4Addr::UNSPECIFIED)
-    }
-
-    fn interval(&self) -> u64 {
-        u64::from(self.snooping.query_interval) * 1000
-    }
-
-    /// How long a client may take to answer a question: less than until the next one.
-    pub fn response(&self, question: Question) -> u64 {
-        match question {
-            Question::AllV4 | Question::AllV6 => RESPONSE.min(self.interval() / 2),
-            Question::Group(_) => LAST_MEMBER,
-        }
-    }
-
-    /// How long a member is one that reports no more (RFC 3376 §8.4, RFC 3810 §9.4).
-    fn lifetime(&self) -> u64 {
-        u64::from(ROBUSTNESS) * self.interval() + self.response(Question::AllV4)
-    }
-}
-
-/// What a report says of one group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// A host is a member.
-    Join,
-    /// A host is a member no more; others behind the same client may be.
-    Leave,
-}
-
-/// What a client reports of one group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Change {
-    /// Number of the client.
-    pub client: u32,
-    /// Address of the group, an IPv4 one mapped.
-    pub group: [u8; 16],
-    /// What has become of it.
-    pub kind: Kind,
-}
-
-/// What a client is asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Question {
-    /// Of which groups of IPv4 it is a member: a general query.
-    AllV4,
-    /// Of which groups of IPv6.
-    AllV6,
-    /// Whether it is a member of this group, an IPv4 one mapped.
-    Group([u8; 16]),
-}
-
-/// A question and the client it is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ask {
-    /// Number of the client.
-    pub client: u32,
-    /// Index of its network.
-    pub network: u32,
-    /// What it is asked.
-    pub question: Question,
-}
 
 /// What is known of a network as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -497,11 +395,6 @@ impl Memberships {
     /// Whether no network learns.
     pub fn is_idle(&self) -> bool {
         self.clients.is_empty()
-    }
-
-    /// That of the tables by which clients are numbered.
-    pub fn generation(&self) -> u64 {
-        self.generation
     }
 }
 

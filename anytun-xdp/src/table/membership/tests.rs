@@ -5,6 +5,7 @@ use std::path::Path;
 use anytun_common::wire::mapped;
 
 use super::*;
+use crate::config;
 use crate::satp::lease::Keeper;
 use crate::table::Host;
 
