@@ -400,7 +400,7 @@ impl Memberships {
 
 /// The members of the configuration and those that have joined, each once.
 fn all<'a>(fixed: &'a [u32], joined: impl Iterator<Item = &'a u32>) -> impl Iterator<Item = u32> {
-    let others = joined.filter(|member| fixed.binary_search(member).is_err());
+    let others = joined.filter(move |member| fixed.binary_search(member).is_err());
     fixed.iter().chain(others).copied()
 }
 
