@@ -10,6 +10,8 @@ use anytun_xdp::satp::{AesCtr, Auth, Keys, Secret, Suite};
 use anytun_xdp::table::ways::Asks;
 use anytun_xdp::table::{Host, Tables};
 use anytun_xdp::worker::Snapshots;
+use anytun_xdp::worker::slow::Bell;
+use anytun_xdp::worker::snoop::Snoop;
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 
