@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use super::{Snooped, Tables, is_group};
 
 /// A group: the index of its network, and its address, an IPv4 one mapped.
-pub type Key = (u32, [u8; 16]);
+pub(super) type Key = (u32, [u8; 16]);
 
 /// The groups that clients have joined.
 #[derive(Debug, Default)]
