@@ -5,8 +5,7 @@ use std::fmt::{self, Write};
 
 use super::error::SHOWN;
 use super::{
-    Bridging, Client, Config, Group, Idle, Interface, Network, Open, Queues, Scheduling, Snooping, UdpChecksum,
-    XdpMode,
+    Bridging, Client, Config, Group, Idle, Interface, Network, Open, Queues, Scheduling, Snooping, UdpChecksum, XdpMode,
 };
 use crate::satp::{AesCtr, Auth, Role, Suite};
 

@@ -194,7 +194,10 @@ fn who_leaves_is_asked_and_gets_no_more() {
     assert_eq!((alice.len(), carol.len()), (0, 0), "it is asked alone");
     // RFC 3376 §4.1: about the group, with a second to answer.
     let [query] = &bob[..] else { panic!("{} queries", bob.len()) };
-    assert_eq!((&query[16..20], &query[24..26], &query[28..32]), (&[239, 1, 2, 3][..], &[0x11, 10][..], &[239, 1, 2, 3][..]));
+    assert_eq!(
+        (&query[16..20], &query[24..26], &query[28..32]),
+        (&[239, 1, 2, 3][..], &[0x11, 10][..], &[239, 1, 2, 3][..])
+    );
     assert_eq!((query[8], checksum::of(&query[..24]), checksum::of(&query[24..])), (1, 0, 0));
     site.wait(1000);
     assert_eq!(site.got(0x0800).map(|got| got.len()), [0, 1, 0], "and once more");

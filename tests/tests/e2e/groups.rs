@@ -176,7 +176,9 @@ impl Groups {
         let socket = namespace.enter(|| -> std::io::Result<UdpSocket> {
             let socket = UdpSocket::bind((to, UDP))?;
             match (to, address(place)) {
-                (IpAddr::V4(group), IpAddr::V4(own)) if group.is_multicast() => socket.join_multicast_v4(&group, &own)?,
+                (IpAddr::V4(group), IpAddr::V4(own)) if group.is_multicast() => {
+                    socket.join_multicast_v4(&group, &own)?
+                }
                 (IpAddr::V6(group), _) => socket.join_multicast_v6(&group, index)?,
                 _ => {}
             }
@@ -196,7 +198,8 @@ impl Groups {
         let is_so = |status: &Status| {
             status.groups.first().is_some_and(|of| (of.groups, of.members) == (u64::from(members > 0), members))
         };
-        until(&format!("{members} members are known"), LONGEST, || Ok(Some(self.node.status()?).filter(is_so))).map(drop)
+        until(&format!("{members} members are known"), LONGEST, || Ok(Some(self.node.status()?).filter(is_so)))
+            .map(drop)
     }
 
     /// Sends to a group what each of `listeners` gets once, and nobody else.

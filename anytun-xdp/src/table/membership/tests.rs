@@ -252,7 +252,11 @@ fn a_reload_keeps_the_memberships_of_who_stays() {
     let first = net.tables.generation;
     // The other network has the index 0 now, and b is in it.
     let after = text("snooping = true", &["d", "x", "c", "b", "a"], "");
-    let after = after.replacen("[[network]]\nname = \"office\"", "[[network]]\nname = \"lab\"\n[[network]]\nname = \"office\"", 1);
+    let after = after.replacen(
+        "[[network]]\nname = \"office\"",
+        "[[network]]\nname = \"lab\"\n[[network]]\nname = \"office\"",
+        1,
+    );
     let after = after.replace("name = \"b\"\nnetwork = \"office\"", "name = \"b\"\nnetwork = \"lab\"");
     net.configure(&after, 5_500);
     let members = |net: &mut Net| {
