@@ -17,7 +17,7 @@ use crate::worker::snoop::{Addressed, Snoop};
 /// How often it is looked which clients were heard.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How soon the worker has sent of what waits for it.
+/// How long reports and queries wait for the next look, at least.
 const SOON: Duration = Duration::from_millis(10);
 
 /// The longest sleep while no network learns; a reload ends it.
@@ -94,6 +94,8 @@ impl Running {
         let mut looked = None;
         while !self.stop.load(Ordering::Acquire) {
             let sleep = self.see_to_groups(asker, &mut looked);
+            // So that a worker that gets reports without end wakes this thread no more often than that.
+            thread::sleep(SOON);
             if snoop.doze() {
                 thread::park_timeout(sleep);
             }
