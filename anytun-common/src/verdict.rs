@@ -92,7 +92,7 @@ verdicts! {
     NatProtocol "nat-protocol" Dropped "neither TCP, UDP nor a message of ICMP that a NAT translates",
     NatFragment "nat-fragment" Dropped "a later fragment whose first one did not pass the NAT shortly before",
     NoWay "no-way" Dropped "to outside of its network, where no route of the host leads through an interface of the node",
-    NoNeighbour "no-neighbour" Dropped "the next hop was not known yet; the kernel was asked to find it",
+    NoNeighbour "no-neighbour" Dropped "the kernel did not find the next hop within a second, or too many packets waited for it",
     NoRoute "no-route" Dropped "no client of the network has a prefix with the inner destination",
     NoMember "no-member" Dropped "to a multicast group that no other client of the network is a member of",
     CopiesLimit "copies-limit" Dropped "to a group or broadcast: more waited for being copied than the worker keeps, or clients changed meanwhile",

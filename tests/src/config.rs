@@ -57,6 +57,8 @@ pub struct Client {
     pub mux: u16,
     /// Its inner addresses, as host prefixes; none in an Ethernet network.
     pub addresses: Vec<IpAddr>,
+    /// Where it is sent to before it has spoken.
+    pub endpoint: Option<SocketAddr>,
     /// Keys and choices.
     pub crypto: Crypto,
 }
@@ -136,10 +138,11 @@ impl Client {
             [] => String::new(),
             some => format!("prefixes = [{}]\n", some.join(", ")),
         };
+        let endpoint = self.endpoint.map_or_else(String::new, |endpoint| format!("endpoint = \"{endpoint}\"\n"));
         // Writing to a string cannot fail.
         let _ = write!(
             toml,
-            "\n[[client]]\nname = \"{}\"\nnetwork = \"office\"\nservice = \"{}\"\nmux = {}\n{prefixes}{}",
+            "\n[[client]]\nname = \"{}\"\nnetwork = \"office\"\nservice = \"{}\"\nmux = {}\n{prefixes}{endpoint}{}",
             self.name,
             self.service,
             self.mux,

@@ -326,6 +326,7 @@ pub fn client(who: Who, service: &str, crypto: Crypto) -> Client {
         service: service.to_owned(),
         mux: who.mux(),
         addresses: who.inner().to_vec(),
+        endpoint: None,
         crypto,
     }
 }

@@ -33,6 +33,8 @@ pub struct Status {
     pub groups: Vec<Groups>,
     /// The clients.
     pub clients: Vec<Client>,
+    /// The mirror of the kernel's routes and neighbours.
+    pub mirror: Mirror,
     /// Leases of sequence numbers.
     pub sequences: Sequences,
     /// The devices of networks.
@@ -46,6 +48,15 @@ pub struct Status {
 pub struct Sequences {
     /// How many were written.
     pub leases_written: u64,
+}
+
+/// The mirror of the kernel's routes and neighbours.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Mirror {
+    /// Neighbours whose Ethernet address is known.
+    pub neighbours: u64,
+    /// How often the kernel was asked for one.
+    pub neighbours_asked: u64,
 }
 
 /// A NAT.

@@ -13,6 +13,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod cpus;
+#[path = "../common/draw.rs"]
+mod draw;
 mod gauge;
 mod lane;
 mod pair;

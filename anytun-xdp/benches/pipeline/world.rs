@@ -15,6 +15,8 @@ use anytun_xdp::worker::snoop::Snoop;
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 
+use crate::draw::mixed;
+
 /// The most workers of a world.
 pub(crate) const WORKERS: u16 = 2;
 
@@ -106,14 +108,10 @@ impl World {
         self.numbers[usize::from(client)].fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Two numbers that tell who sends the next packet, and to whom. Nothing foresees them: neither a cache nor the
-    /// prefetchers of a CPU (the finalizer of SplitMix64).
+    /// Two numbers that tell who sends the next packet, and to whom. Nothing foresees them.
     pub(crate) fn draw(&self) -> (u32, u32) {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = (turn ^ turn >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let mixed = mixed ^ mixed >> 31;
-        (mixed as u32, (mixed >> 32) as u32)
+        let drawn = mixed(self.turn.fetch_add(1, Ordering::Relaxed));
+        (drawn as u32, (drawn >> 32) as u32)
     }
 
     /// Does what the node's lease thread does.

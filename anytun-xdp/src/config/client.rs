@@ -298,10 +298,6 @@ fn endpoint(report: &mut Report, table: &Table<'_>, service: Option<&Service>) -
     if let Some(wrong) = &wrong {
         report.error(line, format!("`endpoint` {endpoint} {wrong}"));
     }
-    if wrong.is_none() {
-        report
-            .warn(line, "`endpoint` has no effect in this version: nothing is sent to the client until it has spoken");
-    }
     wrong.is_none().then_some(endpoint)
 }
 

@@ -144,7 +144,7 @@ fn write_clients(config: &Config, out: &mut String) -> fmt::Result {
         let (service, network) = (&config.services[client.service].name, &config.networks[client.network].name);
         let prefixes: Vec<String> = client.prefixes.iter().map(ToString::to_string).collect();
         let endpoint = match client.endpoint {
-            Some(endpoint) => format!("endpoint {endpoint} is noted, but sent to once it has spoken"),
+            Some(endpoint) => format!("sent to {endpoint}, and to where it is once it has spoken"),
             None => "sent to once it has spoken".to_owned(),
         };
         writeln!(out, "client {}: MUX {} of service {service}, network {network}", client.name, client.mux)?;

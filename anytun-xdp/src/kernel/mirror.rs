@@ -267,6 +267,8 @@ impl Mirror {
             self.stale = known.iter().filter(|known| known.stale).map(|known| known.next).collect();
             let own = known.into_iter().filter(|known| ways.exits.contains_key(&known.next.ifindex));
             ways.neighbours = Arc::new(own.map(|known| (known.next, Neighbour::new(known.mac))).collect());
+            // Should one that was found be missed again, it is asked for at once.
+            self.asked.retain(|next, _| !ways.neighbours.contains_key(next));
         }
         self.shown.ways.store(Arc::new(ways));
         self.shown.counters.listings.fetch_add(1, Ordering::Relaxed);

@@ -51,7 +51,7 @@ impl Problem {
         match verdict {
             Verdict::HopLimit => Some(Problem::HopLimit),
             Verdict::NoRoute | Verdict::NoWay => Some(Problem::NoRoute),
-            Verdict::NoEndpoint => Some(Problem::NoHost),
+            Verdict::NoEndpoint | Verdict::NoNeighbour => Some(Problem::NoHost),
             // RFC 6888 §3, of mappings that cannot be made.
             Verdict::NatLimit | Verdict::NatPortsExhausted | Verdict::NatTableFull => Some(Problem::NoHost),
             Verdict::TooBig if mtu >= LEAST_V4 => Some(Problem::TooBig { mtu }),

@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod ecn;
 pub mod encapsulate;
 pub mod fragment;
+pub mod halve;
 pub mod icmp;
 pub mod inner;
 pub mod local;

@@ -122,6 +122,7 @@ impl Running {
             }
             return Err(format!("{reason}; the old configuration goes on"));
         }
+        tables.nats.adjust();
         let replaced = self.replace_tables(tables);
         drop(before);
         lock(&self.reloads.retired).push(replaced);

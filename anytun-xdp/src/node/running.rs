@@ -111,11 +111,12 @@ impl Running {
         self.program().flush_log();
     }
 
-    /// Takes away what has ended in the NATs, and MAC addresses that were not heard for long. To be called about once a
-    /// second.
+    /// Takes away what has ended in the NATs, and MAC addresses that were not heard for long, and finds the ways to clients
+    /// that are only expected. To be called about once a second.
     pub(super) fn sweep(&self) {
         let now = self.start.elapsed();
         let tables = self.tables.load();
+        tables.expect(&self.mirrored.ways.load(), &self.mirrored.asks);
         for behind in tables.nats.all() {
             behind.nat().sweep(usize::MAX, now.as_millis() as u64);
         }

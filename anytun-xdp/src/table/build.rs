@@ -8,8 +8,8 @@ use anytun_common::wire::ethernet::Mac;
 use hashbrown::HashMap;
 
 use super::{
-    Bridge, Client, ClientCounters, Devices, Groups, Inside, KERNEL, Lpm, Members, NOWHERE, Nats, OUTSIDE, Own, Policy,
-    Rate, Service, Services, Snooped, Tables, Track,
+    Bridge, Client, ClientCounters, Devices, Expected, Groups, Inside, KERNEL, Lpm, Members, NOWHERE, Nats, OUTSIDE,
+    Own, Policy, Rate, Service, Services, Snooped, Tables, Track,
 };
 use crate::config::{self, Config, HostAddress, Open, Prefix};
 use crate::satp::lease::Sequences;
@@ -38,6 +38,7 @@ impl Tables {
             generation: before.map_or(1, |tables| tables.generation + 1),
             services: Services::default(),
             clients: Vec::new().into(),
+            expected: Expected::of(config),
             networks: (0..config.networks.len()).map(|network| own(config, network)).collect(),
             devices: Devices::new(config),
             groups: Groups::default(),
@@ -60,7 +61,7 @@ impl Tables {
             let fingerprint = client.secret.fingerprint();
             let service = tables.services.all().get(client.service).map(Service::key);
             let (keys, windows) = known.cryptography(client, fingerprint);
-            let (track, counters) = known.track(&client.name, service).unwrap_or_else(|| {
+            let (track, counters) = known.track(client, service).unwrap_or_else(|| {
                 let counters = (0..host.workers).map(|_| ClientCounters::default());
                 (Shared::new(Track::default()), counters.collect::<Vec<_>>().into())
             });
@@ -192,11 +193,19 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Endpoint and counters. Those of another service would be of packets to another address.
-    fn track(&self, name: &str, service: Option<ServiceKey>) -> Option<(Shared<Track>, Shared<[ClientCounters]>)> {
-        let old = self.by_name.get(name)?;
+    /// Endpoint and counters. Those of another service would be of packets to another address, and where a client was only
+    /// expected it is no longer when the configuration does not say so.
+    fn track(
+        &self,
+        client: &config::Client,
+        service: Option<ServiceKey>,
+    ) -> Option<(Shared<Track>, Shared<[ClientCounters]>)> {
+        let old = self.by_name.get(client.name.as_str())?;
         let key = self.services.get(old.service as usize).map(Service::key);
-        (key == service).then(|| (old.track.clone(), old.counters.clone()))
+        let track = &old.track;
+        let is_given_up = client.endpoint.is_none() && track.last_heard().is_none() && track.endpoint.load().is_some();
+        let track = if is_given_up { Shared::new(Track::default()) } else { track.clone() };
+        (key == service).then(|| (track, old.counters.clone()))
     }
 
     /// What it had of NATs: whatever its keys are, its mappings are those of the same client.

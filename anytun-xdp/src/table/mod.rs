@@ -14,6 +14,7 @@ mod client;
 mod counters;
 mod device;
 mod endpoint;
+mod expected;
 mod groups;
 mod inside;
 mod joined;
@@ -34,6 +35,7 @@ pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
 pub use device::Devices;
 pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
+pub use expected::Expected;
 pub use groups::{Groups, is_group};
 pub use inside::Inside;
 pub use joined::Joined;
@@ -66,6 +68,8 @@ pub struct Tables {
     pub services: Services,
     /// Who sends them. The index is the client's number in this snapshot.
     pub clients: Pages<Client>,
+    /// Where clients are that have not spoken, as far as the configuration says.
+    pub expected: Vec<Expected>,
     /// Per network: inner destination to client number, or to [`KERNEL`] or [`NOWHERE`].
     pub networks: Vec<Lpm>,
     /// Who gets copies of what is sent to a group: an address of it leads to its number in `networks`.

@@ -48,6 +48,7 @@ use index::{Index, Seeds};
 pub use outside::Inside;
 use pool::Pool;
 use record::Record;
+use settings::Adjustable;
 pub use settings::{Filtering, Limits, MOST_SESSIONS, Settings, Timers};
 use sweep::Hand;
 pub use sweep::ROUND as SWEEP_ROUND;
@@ -170,7 +171,10 @@ pub struct Usage {
 ///
 /// Times are milliseconds since the node started. Clocks of workers may differ a little.
 pub struct Nat {
+    /// What it was made with.
     settings: Settings,
+    /// What of that may have changed since.
+    adjustable: Adjustable,
     /// The address outside.
     address: [u8; 16],
     /// UDP ports, then TCP ports, then ICMP identifiers, each from the first of the range to the last.
@@ -202,6 +206,7 @@ impl Nat {
             IpAddr::V6(address) => address.octets(),
         };
         Self {
+            adjustable: Adjustable::new(&settings),
             settings,
             address,
             mappings: records(Protocol::ALL.len() * ports),
@@ -219,9 +224,15 @@ impl Nat {
         }
     }
 
-    /// What it was told.
+    /// What it was made with.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Takes over from `settings` that [differ little](Settings::differ_little) how much a client may have and how long it
+    /// lasts. Who has more keeps it; a session that had a packet before lasts as long as it was to then.
+    pub fn adjust(&self, settings: &Settings) {
+        self.adjustable.set(settings);
     }
 
     /// The address outside, IPv4 in the form `::ffff:a.b.c.d`.
@@ -338,7 +349,7 @@ impl Nat {
     fn life(&self, protocol: Protocol, tcp: Tcp) -> u32 {
         let timers = &self.settings.timers;
         match protocol {
-            Protocol::Udp => timers.udp,
+            Protocol::Udp => self.adjustable.udp(),
             Protocol::Icmp => timers.icmp,
             Protocol::Tcp if tcp.is_established() => timers.tcp_established,
             Protocol::Tcp => timers.tcp_transitory,

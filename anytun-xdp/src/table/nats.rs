@@ -19,6 +19,8 @@ pub struct Nats {
 #[derive(Clone)]
 pub struct Behind {
     nat: Arc<Nat>,
+    /// What the configuration says of it.
+    settings: Settings,
     /// Index of the network, in [`Tables::networks`](super::Tables::networks).
     pub network: u32,
     /// Of each account the number of the client that has it.
@@ -33,14 +35,14 @@ pub struct Members {
 }
 
 impl Nats {
-    /// Those of a configuration. One that was there before goes on, with all that it knows.
+    /// Those of a configuration. One that was there before goes on, with all that it knows, and is [adjusted](Self::adjust).
     pub(super) fn new(config: &config::Config, before: &Self) -> Self {
         let mut all = Vec::new();
         for (number, network) in config.networks.iter().enumerate() {
             for settings in network.open.nats().map(Settings::from) {
-                let same = before.all.iter().find(|behind| *behind.nat.settings() == settings);
+                let same = before.all.iter().find(|behind| behind.nat.settings().differ_little(&settings));
                 let nat = same.map_or_else(|| Arc::new(Nat::new(settings)), |behind| behind.nat.clone());
-                all.push(Behind { nat, network: number as u32, clients: Vec::new() });
+                all.push(Behind { nat, settings, network: number as u32, clients: Vec::new() });
             }
         }
         all.sort_by_key(|behind| behind.nat.address());
@@ -74,6 +76,11 @@ impl Nats {
             members.by_family[family] = Some(member);
         }
         Some(Arc::new(members))
+    }
+
+    /// Gives every NAT the limits and timers that the configuration says. To be called when it is in force.
+    pub fn adjust(&self) {
+        self.all.iter().for_each(|behind| behind.nat.adjust(&behind.settings));
     }
 
     /// All of them.

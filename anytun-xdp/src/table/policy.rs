@@ -30,6 +30,6 @@ impl Policy {
 pub struct Sources {
     /// Without one, errors in IPv4 come from 192.0.0.8.
     pub v4: Option<Ipv4Addr>,
-    /// Without one, errors in IPv6 come from the address of the client's service, if that is one.
+    /// Without one, errors in IPv6 come from the address of a service, or from one of link scope.
     pub v6: Option<Ipv6Addr>,
 }

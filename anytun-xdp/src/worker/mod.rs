@@ -19,6 +19,7 @@ pub mod snoop;
 mod stage;
 mod stages;
 mod tell;
+mod unresolved;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,7 @@ use self::outbox::Outbox;
 use self::slow::WorkerHalf;
 use self::snoop::Snoop;
 pub use self::stage::Stage;
+use self::unresolved::Unresolved;
 use crate::config::{Idle, Scheduling};
 use crate::satp::Batch;
 use crate::table::Tables;
@@ -88,6 +90,8 @@ struct Lane<I: PacketIo> {
     oversized: Oversized<I::Frame>,
     /// Packets to groups.
     copies: Copies<I::Frame>,
+    /// Packets whose next hop is not known yet.
+    unresolved: Unresolved<I::Frame>,
     /// Of the last packet that may be fragmented.
     identification: u16,
     /// Where missing neighbours are asked for.
@@ -125,6 +129,7 @@ impl<I: PacketIo> Worker<I> {
             outboxes,
             oversized: Oversized::default(),
             copies: Copies::default(),
+            unresolved: Unresolved::default(),
             identification: 0,
             asks: snapshots.asks,
             local: None,
@@ -163,7 +168,7 @@ impl<I: PacketIo> Worker<I> {
                 turns = 0;
                 self.show();
                 if idle == Idle::Sleep {
-                    self.lane.sleep(LONGEST_SLEEP);
+                    self.lane.sleep(self.lane.longest_sleep());
                     rested = start.elapsed();
                 }
             }
@@ -191,6 +196,8 @@ impl<I: PacketIo> Worker<I> {
         let lane = &mut self.lane;
         lane.io.reclaim();
         lane.renumber_copies(tables);
+        lane.renumber_unresolved(tables);
+        let resolved = lane.send_resolved(tables, ways, now);
         let mut total = 0;
         for port in 0..lane.io.ports() {
             let received = lane.io.receive(port, &mut lane.received, BATCH);
@@ -209,11 +216,12 @@ impl<I: PacketIo> Worker<I> {
         let copied = lane.send_copies(tables, ways, now);
         lane.io.kick();
         lane.tally.turns += 1;
-        if total + copied > 0 {
+        let all = total + copied + resolved;
+        if all > 0 {
             self.show();
         }
         done(Stage::Close);
-        total + copied
+        all
     }
 
     /// Shows the counters as they are now.

@@ -9,7 +9,7 @@ use super::stages::{clamp, inner};
 use super::tell::{tell, tell_outside};
 use crate::mode::fragment::Cut;
 use crate::mode::open_tunnel::{self, Border};
-use crate::table::ways::{Asks, Wayless, Ways};
+use crate::table::ways::{Asks, Way, Wayless, Ways};
 use crate::table::{OUTSIDE, Tables};
 
 /// Decides where a packet from outside goes.
@@ -119,12 +119,19 @@ pub(super) fn answer(
     }
 }
 
+/// Whether a packet leaves its open network to a next hop that is not known yet.
+pub(super) fn is_unresolved(memory: &[u8], packet: &Packet, tables: &Tables, ways: &Ways) -> bool {
+    matches!(way(memory, packet, tables, ways), Some(Err(Wayless::Neighbour(_))))
+}
+
 /// Octets of the largest packet on the way of one that leaves an open network; 0 when there is none.
 pub(super) fn largest(memory: &[u8], packet: &Packet, tables: &Tables, ways: &Ways) -> usize {
-    let way = || {
-        let inner = memory.get(inner(packet)).filter(|_| packet.route.to == OUTSIDE)?;
-        let border = open_tunnel::border(client_of(tables, packet.client)?, inner).ok()?;
-        open_tunnel::way(ways, border, inner).ok()
-    };
-    way().map_or(0, |way| way.mtu.into())
+    way(memory, packet, tables, ways).and_then(Result::ok).map_or(0, |way| way.mtu.into())
+}
+
+/// The way of a packet that leaves an open network; nothing of any other.
+fn way(memory: &[u8], packet: &Packet, tables: &Tables, ways: &Ways) -> Option<Result<Way, Wayless>> {
+    let inner = memory.get(inner(packet)).filter(|_| packet.route.to == OUTSIDE)?;
+    let border = open_tunnel::border(client_of(tables, packet.client)?, inner).ok()?;
+    Some(open_tunnel::way(ways, border, inner))
 }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use anytun_common::verdict::Verdict;
-use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
+use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
+use anytun_common::wire::{ipv6, udp};
 
 use super::batch::{End, Live, Packet};
 use super::io::PacketIo;
@@ -16,6 +17,7 @@ use super::sealing::seal;
 use super::snoop::overhear;
 use super::stage::Stage;
 use super::{BATCH, Lane, outside};
+use crate::mode::halve::halve;
 use crate::mode::{bridge, mss, tunnel};
 use crate::table::ways::{Asks, Ways};
 use crate::table::{KERNEL, OUTSIDE, Tables, is_group};
@@ -33,6 +35,7 @@ impl<I: PacketIo> Lane<I> {
             outboxes,
             oversized,
             copies,
+            unresolved,
             identification,
             asks,
             local,
@@ -47,6 +50,7 @@ impl<I: PacketIo> Lane<I> {
                 Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
             }
             Ok(fate) => fate,
+            Err(End { verdict: Verdict::NoNeighbour, .. }) => Fate::Aside,
             Err(end) => match overhear(memory, packet, tables, snoop, end.verdict) {
                 Some(verdict) => Fate::Ended(End::of(packet.client)(verdict)),
                 None => outside::otherwise(memory, packet, tables, ways, asks, end, now),
@@ -55,19 +59,22 @@ impl<I: PacketIo> Lane<I> {
         done(Stage::Route);
         seal(&mut passage, ways, asks, crypto, identification, now, &mut done);
         let (leave, aside) = passage.end();
-        pass_on(io, received, packets, leave, outboxes, |io, place, frame, packet| {
+        pass_on(io, received, packets, leave, outboxes, |io, place, mut frame, packet| {
             if !aside.contains(place) {
                 return io.recycle(frame);
             }
-            if !is_group(packet.route.to) {
-                return oversized.push(frame, *packet);
-            }
-            match copies.push(frame, *packet) {
-                Ok(()) => tally.count(Verdict::Copied, 1),
-                Err(frame) => {
-                    account(End::of(packet.client)(Verdict::CopiesLimit), tables, *index, tally);
-                    io.recycle(frame);
-                }
+            let taken = if is_group(packet.route.to) {
+                let taken = copies.push(frame, *packet).map(|()| tally.count(Verdict::Copied, 1));
+                taken.map_err(|frame| (frame, Verdict::CopiesLimit))
+            } else if outside::is_unresolved(io.buffer(&mut frame), packet, tables, ways) {
+                unresolved.push(frame, *packet, now).map_err(|frame| (frame, Verdict::NoNeighbour))
+            } else {
+                oversized.push(frame, *packet);
+                Ok(())
+            };
+            if let Err((frame, verdict)) = taken {
+                account(End::of(packet.client)(verdict), tables, *index, tally);
+                io.recycle(frame);
             }
         });
         done(Stage::Enclose);
@@ -80,6 +87,7 @@ impl<I: PacketIo> Lane<I> {
         let (mut forwarded, mut outward) = (0, 0);
         for (port, outbox) in outboxes.iter_mut().enumerate().filter(|(_, outbox)| !outbox.is_empty()) {
             let sent = |receipt: Receipt| match counters(tables, receipt.client, index) {
+                Some(_) if receipt.octets == 0 => {}
                 Some(counters) => {
                     forwarded += 1;
                     counters.sent(receipt.octets);
@@ -107,11 +115,42 @@ pub(super) fn pass_on<I: PacketIo>(
 ) {
     for (place, (mut frame, packet)) in frames.drain(..).zip(packets.iter()).enumerate() {
         match outboxes.get_mut(usize::from(packet.slot)).filter(|_| leave.contains(place)) {
+            Some(outbox) if packet.path != 0 => push_halves(io, frame, packet, outbox),
             Some(outbox) => {
                 io.set_length(&mut frame, packet.end());
                 outbox.push(frame, Receipt { client: packet.route.to, octets: packet.length() });
             }
             None => stays(io, place, frame, packet),
+        }
+    }
+}
+
+/// Puts a packet into an outbox as two fragments.
+#[cold]
+fn push_halves<I: PacketIo>(io: &mut I, mut frame: I::Frame, packet: &Packet, outbox: &mut Outbox<I::Frame>) {
+    let receipt = Receipt { client: packet.route.to, octets: packet.length() };
+    let Some(mut further) = outbox.allocate(io) else {
+        outbox.lose(receipt);
+        return io.recycle(frame);
+    };
+    let network = packet.start().saturating_sub(ipv6::HEADER + udp::HEADER);
+    // Told apart from others to the same host: the number is that of one sender ID and MUX (RFC 7739).
+    let Header { sequence, sender, mux } = packet.header;
+    let identification = sequence.wrapping_mul(0x9e37_79b1) ^ (u32::from(mux) << 16 | u32::from(sender));
+    let memory = io.buffer(&mut frame);
+    match halve(memory, network, packet.end(), packet.path.into(), identification, io.buffer(&mut further)) {
+        Some(octets) => {
+            for (mut frame, (length, octets)) in
+                [frame, further].into_iter().zip(octets.into_iter().zip([receipt.octets, 0]))
+            {
+                io.set_length(&mut frame, length);
+                outbox.push(frame, Receipt { octets, ..receipt });
+            }
+        }
+        None => {
+            outbox.lose(receipt);
+            io.recycle(frame);
+            io.recycle(further);
         }
     }
 }

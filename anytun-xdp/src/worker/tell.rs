@@ -69,21 +69,31 @@ pub(super) fn tell_outside(
     Some(problem.kind())
 }
 
+/// The node's address of link scope in every tunnel, each of which is a link (RFC 4291 §2.5.6): the interface identifier is
+/// what the node has in IPv4 where it has nothing else, 192.0.0.8.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xc000, 8);
+
 /// What errors to hosts outside come from, unless a NAT puts its address there: an address of the node that they can reach.
 fn sources_outside(client: &Client, tables: &Tables) -> Sources {
     let policy = tables.policies.get(client.network as usize).copied().unwrap_or_default();
-    let services = tables.services.all();
-    let own = services.get(client.service as usize);
-    let addresses = || own.into_iter().chain(services).map(|service| service.address);
-    let v4 = || addresses().find_map(unmapped).map(Ipv4Addr::from);
-    let v6 = || addresses().find(|address| unmapped(*address).is_none()).map(Ipv6Addr::from);
-    Sources { v4: policy.sources.v4.or_else(v4), v6: policy.sources.v6.or_else(v6) }
+    let v4 = || addresses(client, tables).find_map(unmapped).map(Ipv4Addr::from);
+    Sources { v4: policy.sources.v4.or_else(v4), v6: policy.sources.v6.or_else(|| v6(client, tables)) }
 }
 
 /// What errors to a client come from.
 fn sources(client: &Client, tables: &Tables) -> Sources {
     let policy = tables.policies.get(client.network as usize).copied().unwrap_or_default();
-    let service = || tables.services.all().get(client.service as usize).map(|service| service.address);
-    let v6 = || service().filter(|address| unmapped(*address).is_none()).map(Ipv6Addr::from);
+    let v6 = || v6(client, tables).or(Some(LINK_LOCAL));
     Sources { v6: policy.sources.v6.or_else(v6), ..policy.sources }
+}
+
+/// The first IPv6 address among the node's services, that of the client's own before others.
+fn v6(client: &Client, tables: &Tables) -> Option<Ipv6Addr> {
+    addresses(client, tables).find(|address| unmapped(*address).is_none()).map(Ipv6Addr::from)
+}
+
+/// The addresses of the node's services, that of the client's own first.
+fn addresses(client: &Client, tables: &Tables) -> impl Iterator<Item = [u8; 16]> {
+    let services = tables.services.all();
+    services.get(client.service as usize).into_iter().chain(services).map(|service| service.address)
 }

@@ -3,12 +3,14 @@
 
 mod bench;
 mod ethernet;
+mod expected;
 mod group;
 mod local;
 mod nat;
 mod open;
 mod sizes;
 mod snoop;
+mod unresolved;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -210,6 +210,28 @@ fn a_reload_keeps_ports_and_a_client_that_goes_loses_them() {
 }
 
 #[test]
+fn limits_change_and_what_is_lent_stays() {
+    let with = |more: &str| office(&KEYS.replace(" }", &format!("{more} }}")));
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let first = lent(&mut bench, false, 5000, 53);
+    bench.configure(&with(", ports_per_client = 1"));
+    bench.tables.load().nats.adjust();
+    assert_eq!(lent(&mut bench, false, 5000, 53), first, "the port that she has stays hers");
+    send(&mut bench, false, &udp((alice, 5001), (HOST, 53), 64, 33));
+    assert_eq!((bench.sent(1).len(), bench.count(Verdict::NatLimit)), (0, 1), "one port is what she may have now");
+    assert_eq!(bench.sent(0).len(), 1, "and she is told");
+    bench.configure(&with(", ports_per_client = 2"));
+    bench.tables.load().nats.adjust();
+    assert_ne!(lent(&mut bench, false, 5001, 53), first);
+    assert_eq!(lent(&mut bench, false, 5000, 53), first);
+    bench.configure(&with(", ports_per_client = 2, filtering = \"address-dependent\""));
+    bench.tables.load().nats.adjust();
+    bench.arrive(1, &outside(&udp((HOST, 53), (NAT, first), 60, 33)));
+    assert_eq!(bench.sent(0).len(), 0, "who may answer is part of what is lent");
+}
+
+#[test]
 fn two_clients_behind_one_nat_meet_by_their_ports() {
     let mut bench = opened(&KEYS.replace(" }", ", filtering = \"endpoint-independent\" }"));
     let (alice, bob) = (bench.alice.inner, bench.bob.inner);

@@ -1,6 +1,6 @@
 //! A client is followed to its new address, by its newest packet only.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use anytun_tests::config::Config;
@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("endpoint/new-port-late-packet-new-address", moves),
         case("endpoint/daemon-changes-its-address", daemon_moves),
         case("endpoint/keepalive-is-enough", keepalive),
+        case("endpoint/configured-one-counts-until-the-client-speaks", configured),
     ]
 }
 
@@ -33,20 +34,28 @@ pub(crate) struct Forged {
 
 /// Where alice is at first.
 const HOME: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// Where bob is.
+const BOBS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// Another address of hers.
 const AWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
 
 impl Forged {
     /// Starts the node. Nobody has spoken yet.
     pub(crate) fn start() -> Result<Self> {
+        Self::expecting(None)
+    }
+
+    /// The same, where the configuration may say where bob is.
+    fn expecting(bob: Option<SocketAddr>) -> Result<Self> {
         let lab = Lab::new(Layout::default())?;
         // So that nothing is sent but what the test lets through.
         let mut config = Config { icmp_rate: 0, ..lab.config() };
         let forger = |who: Who| Forger::new(&Crypto::passphrase(who.passphrase()), who.mux(), (ANYCAST, PORT).into());
         config.clients = Who::BOTH.map(|who| client(who, "anycast", Crypto::passphrase(who.passphrase()))).into();
+        config.clients[1].endpoint = bob;
         let node = Node::start(&node::program()?, &lab.node, lab.directory(), &config)?;
         let home = Outlet::bind(lab.client(Who::Alice), HOME.into(), PORT)?;
-        let bobs = Outlet::bind(lab.client(Who::Bob), Ipv4Addr::new(203, 0, 113, 1).into(), PORT)?;
+        let bobs = Outlet::bind(lab.client(Who::Bob), BOBS.into(), PORT)?;
         Ok(Self { node, alice: forger(Who::Alice), bob: forger(Who::Bob), home, bobs, lab })
     }
 
@@ -153,4 +162,25 @@ fn keepalive() -> Result<()> {
     let status = forged.node.status()?;
     ensure!(status.verdict("keepalive") == 2, "two keep-alives were counted as {}", status.verdict("keepalive"));
     Ok(())
+}
+
+/// Bob has never spoken: the configuration says where he is, and the kernel is asked for the way there.
+fn configured() -> Result<()> {
+    let expected = SocketAddr::from((BOBS, PORT));
+    let mut forged = Forged::expecting(Some(expected))?;
+    forged.node.await_status("there is a way to bob", |status| {
+        status.client("bob").is_ok_and(|bob| bob.endpoint == Some(expected.to_string()))
+    })?;
+    forged.alice_sends(100, &forged.home)?;
+
+    let port = Outlet::bind(forged.lab.client(Who::Bob), BOBS.into(), 5555)?;
+    port.send(&forged.bob.seal(100, IPV4, &[]), forged.bob.service())?;
+    let place = port.endpoint()?;
+    forged.node.await_status("bob is where he spoke from", |status| {
+        status.client("bob").is_ok_and(|bob| bob.endpoint.as_ref() == Some(&place))
+    })?;
+    let old = std::mem::replace(&mut forged.bobs, port);
+    forged.alice_sends(101, &forged.home)?;
+    ensure!(old.is_silent()?, "bob is still sent to where he was only expected");
+    forged.node.status()?.ensure_ledgers_hold()
 }

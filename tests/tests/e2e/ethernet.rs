@@ -49,6 +49,7 @@ impl Yard {
         config.network = network.to_owned();
         config.clients = (1..=4)
             .map(|mux| Client {
+                endpoint: None,
                 name: format!("station{mux}"),
                 service: "anycast".to_owned(),
                 mux,

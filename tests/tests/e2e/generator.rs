@@ -123,6 +123,7 @@ impl Bench {
     pub(crate) fn node(&self, clients: u16, crypto: &dyn Fn(u16) -> Crypto) -> Result<Node> {
         let service = Service::new("anycast", (self.outside.service.parse::<IpAddr>()?, PORT).into());
         let clients = (0..clients).map(|number| Client {
+            endpoint: None,
             name: format!("client{number}"),
             service: "anycast".to_owned(),
             mux: number,

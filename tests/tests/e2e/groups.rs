@@ -104,6 +104,7 @@ impl Groups {
         let clients: Vec<(&str, Kind)> = [("alice", Kind::Anytun)].into_iter().chain(OTHERS).collect();
         for (index, (name, _)) in clients.iter().enumerate() {
             config.clients.push(Client {
+                endpoint: None,
                 name: (*name).to_owned(),
                 service: "anycast".to_owned(),
                 mux: 1 + index as u16,

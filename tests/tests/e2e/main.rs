@@ -32,6 +32,7 @@ mod scale;
 mod secrets;
 mod sizes;
 mod soak;
+mod sweep;
 
 /// A test: its name and what it does.
 type Case = (String, Box<dyn Fn() -> Result<()> + Send>);
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         nat::cases(),
         ethernet::cases(),
         sizes::cases(),
+        sweep::cases(),
         examples::cases(),
         routed::cases(),
     ];

@@ -174,6 +174,7 @@ fn flow_client(number: u16) -> Client {
         service: "anycast".to_owned(),
         mux: number,
         addresses: vec![address(number).into()],
+        endpoint: None,
         crypto: Crypto::passphrase(&format!("passphrase of client {number}")),
     }
 }

@@ -34,6 +34,7 @@ const SECOND: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 14);
 
 fn carol(address: Ipv4Addr, crypto: &Crypto) -> Client {
     Client {
+        endpoint: None,
         name: "carol".to_owned(),
         service: "anycast".to_owned(),
         mux: CAROL,

@@ -20,6 +20,7 @@ use crate::{Case, case};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("routed/ten-clients-download-at-once", ten_clients),
+        case("routed/a-packet-waits-for-a-neighbour-that-is-not-known", waits),
         case("routed/traffic-follows-a-neighbour-to-its-new-mac", new_mac),
         case("routed/traffic-follows-a-route-to-another-interface", new_route),
         case("routed/traffic-follows-an-interface-down-and-up", down_and_up),
@@ -54,6 +55,7 @@ impl Open {
             service: "anycast".to_owned(),
             mux: number.into(),
             addresses: inner(number).into(),
+            endpoint: None,
             crypto: crypto(number),
         };
         let network = "open = \"routed\"\n".to_owned();
@@ -125,6 +127,23 @@ fn ten_clients() -> Result<()> {
     let ended = |status: &Status| ["no-neighbour", "no-way", "too-big"].map(|end| status.verdict(end));
     ensure!(ended(&before) == ended(&after), "packets found no way although all was known: {:?}", after.workers);
     after.ensure_ledgers_hold()
+}
+
+/// The first packet to a host that the kernel has to look for first is not lost.
+fn waits() -> Result<()> {
+    let open = Open::start(1)?;
+    OUTSIDE.iter().try_for_each(|outside| open.introduce(outside))?;
+    for outside in OUTSIDE {
+        let known = open.node.status()?.mirror.neighbours;
+        open.lab.node.ip("neigh flush dev link1")?;
+        let before = open.node.await_status("the node knows of that", |status| status.mirror.neighbours < known)?;
+        ping(&open.clients[0], outside.parse()?, 1, 56)?;
+        let after = open.node.status()?;
+        ensure!(after.mirror.neighbours_asked > before.mirror.neighbours_asked, "the kernel was not asked");
+        ensure!(before.verdict("no-neighbour") == after.verdict("no-neighbour"), "a packet found no neighbour");
+        after.ensure_ledgers_hold()?;
+    }
+    Ok(())
 }
 
 /// The host outside changes its MAC, and says so (RFC 5227 section 3).

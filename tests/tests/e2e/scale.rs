@@ -70,6 +70,7 @@ fn inner(number: u16) -> Ipv4Addr {
 
 fn client(number: u16) -> Client {
     Client {
+        endpoint: None,
         name: format!("client{number}"),
         service: "anycast".to_owned(),
         mux: number,

@@ -25,6 +25,7 @@ fn nowhere() -> Result<()> {
     let Some(written) = written else { unreachable!("there is a combination of that name") };
     ensure!(written.toml().contains(KEY), "the key of the test is another one: {}", written.toml());
     let carol = Client {
+        endpoint: None,
         name: "carol".to_owned(),
         service: "anycast".to_owned(),
         mux: 3,

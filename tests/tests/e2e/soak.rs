@@ -32,6 +32,7 @@ fn soak() -> Result<()> {
     let crypto = Crypto::passphrase("carol never rests");
     let mut config = running.config.clone();
     config.clients.push(Client {
+        endpoint: None,
         name: "carol".to_owned(),
         service: "anycast".to_owned(),
         mux: 3,

@@ -80,9 +80,8 @@ fn the_full_example_is_read() {
     assert_eq!(client.role, Role::Left);
     assert_eq!(client.endpoint, Some("198.51.100.7:4444".parse::<SocketAddr>().unwrap()));
     let warnings: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.message.as_str())).collect();
-    let [(34, short), (41, endpoint)] = warnings[..] else { panic!("{warnings:?}") };
+    let [(34, short)] = warnings[..] else { panic!("{warnings:?}") };
     assert!(short.starts_with("client \"alice\": `passphrase` has less than 16 characters"), "{short}");
-    assert!(endpoint.starts_with("client \"alice\": `endpoint` has no effect in this version"), "{endpoint}");
 }
 
 #[test]
@@ -259,16 +258,15 @@ network office: IP, 1 client, 2 prefixes
 client alice: MUX 1 of service anycast, network office
   10.9.0.11/32, fd00:9::11/128
   encrypted with AES-128 in counter mode, not authenticated, keys derived with AES-128 in counter mode; replay window of 1024; the node is left
-  endpoint 198.51.100.7:4444 is noted, but sent to once it has spoken
+  sent to 198.51.100.7:4444, and to where it is once it has spoken
 "#;
     let explained = explain(&parsed(&text).unwrap());
     let (start, warnings) = explained.split_at(expected.len().min(explained.len()));
     assert_eq!(start, expected);
     let warnings: Vec<&str> = warnings.lines().collect();
-    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].starts_with("node.toml:34: warning: client \"alice\": `passphrase` has less than 16"));
     assert!(warnings[1].starts_with("node.toml:39: warning: client \"alice\": `auth` null: anyone can forge"));
-    assert!(warnings[2].starts_with("node.toml:42: warning: client \"alice\": `endpoint` has no effect"));
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Nat {
         if flow.protocol == Protocol::Tcp && flow.flags & RST != 0 || !self.accounts.is_open(account) {
             return Err(Refusal::NoMapping);
         }
-        if !self.accounts.reserve(account, Part::Sessions, self.settings.limits.sessions_per_client) {
+        if !self.accounts.reserve(account, Part::Sessions, self.adjustable.sessions_per_client()) {
             return Err(Refusal::ClientLimit);
         }
         let opened = self.share(account, inside, flow.protocol).and_then(|part| {
@@ -99,7 +99,7 @@ impl Nat {
         if let Some((number, state)) = self.find_mapping(hash, &words, protocol) {
             return Ok(self.join(number, state).then_some(Shared::Joined(number)));
         }
-        if !self.accounts.reserve(account, Part::Ports, self.settings.limits.ports_per_client) {
+        if !self.accounts.reserve(account, Part::Ports, self.adjustable.ports_per_client()) {
             return Err(Refusal::ClientLimit);
         }
         let made = self.make_mapping(hash, words, protocol);

@@ -1,6 +1,7 @@
 //! What a NAT is told.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::config::{self, PortRange};
 
@@ -33,6 +34,61 @@ impl Settings {
     /// The defaults for an address and its ports.
     pub fn new(address: IpAddr, ports: PortRange) -> Self {
         config::Nat::new(address, ports).into()
+    }
+}
+
+impl Settings {
+    /// Whether a NAT with these settings can be [adjusted](super::Nat::adjust) to others: it has the same ports and tables, and
+    /// what stands in them means the same.
+    pub fn differ_little(&self, other: &Self) -> bool {
+        self.without_adjustable() == other.without_adjustable()
+    }
+
+    fn without_adjustable(mut self) -> Self {
+        (self.limits.ports_per_client, self.limits.sessions_per_client, self.timers.udp) = (0, 0, 0);
+        self
+    }
+}
+
+/// The settings that may change while all that is lent stays as it is.
+#[derive(Debug)]
+pub(super) struct Adjustable {
+    ports_per_client: AtomicU32,
+    sessions_per_client: AtomicU32,
+    udp: AtomicU32,
+}
+
+impl Adjustable {
+    pub(super) fn new(Settings { limits, timers, .. }: &Settings) -> Self {
+        Self {
+            ports_per_client: limits.ports_per_client.into(),
+            sessions_per_client: limits.sessions_per_client.into(),
+            udp: timers.udp.into(),
+        }
+    }
+
+    pub(super) fn set(&self, Settings { limits, timers, .. }: &Settings) {
+        self.ports_per_client.store(limits.ports_per_client, Ordering::Relaxed);
+        self.sessions_per_client.store(limits.sessions_per_client, Ordering::Relaxed);
+        self.udp.store(timers.udp, Ordering::Relaxed);
+    }
+
+    /// Ports that a client may have.
+    #[inline]
+    pub(super) fn ports_per_client(&self) -> u32 {
+        self.ports_per_client.load(Ordering::Relaxed)
+    }
+
+    /// Sessions that a client may have.
+    #[inline]
+    pub(super) fn sessions_per_client(&self) -> u32 {
+        self.sessions_per_client.load(Ordering::Relaxed)
+    }
+
+    /// Seconds of a UDP session.
+    #[inline]
+    pub(super) fn udp(&self) -> u32 {
+        self.udp.load(Ordering::Relaxed)
     }
 }
 

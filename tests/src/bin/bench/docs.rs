@@ -23,6 +23,9 @@ const CHARTS: &str = "benchmarks";
 const PROFILED: &str = "Samples of the relay's processor at the peak (`perf record -e cpu-clock`), those of the worker and \
     of the threads that receive for the relay's interfaces. Where interrupts are off a sample is late: it counts where they \
     are on again, so locks and what ends them have too much, and what they protect too little.";
+/// What the round trips are.
+const ROUND_TRIPS: &str = "Microseconds there and back, median of the rounds [least, most], without load and beside one. What \
+    the generator takes for sealing and opening the packets of a tunnel is in the time.";
 /// What turns SVG into PNG.
 const PNG: &str = "rsvg-convert";
 
@@ -68,6 +71,10 @@ fn measured(report: &Report, charts: &[(&str, String)]) -> String {
     for size in report.sizes() {
         text += &format!("\n### {}\n\n{}", size_title(size), table::markdown(report, size));
     }
+    let round_trips = report.round_trip_rows();
+    if !round_trips.is_empty() {
+        text += &format!("\n### Round trips\n\n{ROUND_TRIPS}\n\n{}", table::round_trips(&round_trips));
+    }
     let checked = report.checked_rows();
     if !checked.is_empty() {
         text += &format!("\n### Every packet checked\n\n{}", table::checked(&checked));
@@ -110,8 +117,7 @@ fn charts(report: &Report) -> [(&'static str, Chart); 4] {
         series,
         groups,
     };
-    let point = |value: f64| Spread { min: value, median: value, max: value };
-    let trips = |trip: Option<RttRow>| [trip.map(|trip| point(trip.p50)), trip.map(|trip| point(trip.p99))];
+    let trips = |trip: Option<RttRow>| [trip.map(|trip| trip.p50_spread), trip.map(|trip| trip.p99_spread)];
     let first = smallest.first().map_or_else(String::new, |size| size_title(*size).to_lowercase());
     let four = |names: [&str; 4]| names.map(str::to_owned).to_vec();
     [

@@ -143,6 +143,7 @@ fn config(interfaces: &[&str], pairs: u16, crypto: Crypto) -> Config {
         service: "service".to_owned(),
         mux,
         addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 9, 0, 10 + mux as u8))],
+        endpoint: None,
         crypto: crypto::Crypto::passphrase(&passphrase(mux)).with(crypto.suite()),
     };
     Config {

@@ -77,11 +77,13 @@ pub(crate) struct Faults {
     pub(crate) loads: Vec<Checked>,
 }
 
-/// Quantiles of round trips, in microseconds.
+/// Quantiles of round trips, in microseconds: medians of rounds, and what the rounds spread over.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub(crate) struct RttRow {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    pub(crate) p50_spread: Spread,
+    pub(crate) p99_spread: Spread,
 }
 
 /// Sealing or opening one packet, in a batch of 64 and alone.
@@ -142,6 +144,11 @@ impl Report {
         self.rows.iter().filter(|row| row.subject.is_checked()).collect()
     }
 
+    /// The rows with round trips.
+    pub(crate) fn round_trip_rows(&self) -> Vec<&Row> {
+        self.rows.iter().filter(|row| row.rtt_idle_us.is_some()).collect()
+    }
+
     /// The sizes, in the order in which they were measured.
     pub(crate) fn sizes(&self) -> Vec<Size> {
         let mut sizes: Vec<Size> = self.rows.iter().map(|row| row.size).collect();
@@ -187,10 +194,11 @@ impl Row {
 }
 
 impl RttRow {
-    /// The medians of each quantile.
+    /// Those of several rounds.
     fn of(trips: &[RoundTrip]) -> Option<Self> {
-        let quantile = |quantile: fn(&RoundTrip) -> f64| median(&trips.iter().map(quantile).collect::<Vec<_>>());
-        Some(Self { p50: quantile(|trip| trip.p50)?, p99: quantile(|trip| trip.p99)? })
+        let spread = |quantile: fn(&RoundTrip) -> f64| Spread::of(&trips.iter().map(quantile).collect::<Vec<_>>());
+        let (p50_spread, p99_spread) = (spread(|trip| trip.p50)?, spread(|trip| trip.p99)?);
+        Some(Self { p50: p50_spread.median, p99: p99_spread.median, p50_spread, p99_spread })
     }
 }
 

@@ -66,6 +66,22 @@ pub(crate) fn markdown(report: &Report, size: Size) -> String {
     text
 }
 
+/// Round trips with what the rounds spread over.
+pub(crate) fn round_trips(rows: &[&Row]) -> String {
+    let mut text = "| subject | octets | idle p50 | idle p99 | beside, packets a second | p50 | p99 |\n".to_owned();
+    text += "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+    let cell = |spread: Spread| format!("{:.0} [{:.0}, {:.0}]", spread.median, spread.min, spread.max);
+    let cells = |trip: Option<RttRow>| match trip {
+        Some(trip) => format!("{} | {}", cell(trip.p50_spread), cell(trip.p99_spread)),
+        None => "- | -".to_owned(),
+    };
+    for row in rows {
+        let (idle, beside, half) = (cells(row.rtt_idle_us), kilo(row.rtt_load_pps as f64), cells(row.rtt_us));
+        let _ = writeln!(text, "| {} | {} | {idle} | {beside} | {half} |", row.subject, row.size);
+    }
+    text
+}
+
 /// What became of every packet at the loads of the sweep.
 pub(crate) fn checked(rows: &[&Row]) -> String {
     let faults: u64 = rows.iter().map(|row| row.faults.packets).sum();
@@ -171,7 +187,7 @@ fn cells(row: &Row) -> [String; 11] {
 }
 
 fn round_trip(trip: Option<RttRow>) -> String {
-    trip.map_or_else(|| "-".to_owned(), |RttRow { p50, p99 }| format!("{p50:.0}/{p99:.0}"))
+    trip.map_or_else(|| "-".to_owned(), |RttRow { p50, p99, .. }| format!("{p50:.0}/{p99:.0}"))
 }
 
 fn ratio(ratio: Option<f64>) -> String {

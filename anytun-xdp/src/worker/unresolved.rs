@@ -1,0 +1,137 @@
+//! Packets that leave an open network and whose next hop is not known yet: they wait until the kernel, which was asked, has
+//! found it (RFC 1122 §2.3.2.2).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anytun_common::verdict::Verdict;
+
+use super::batch::{End, Packet};
+use super::io::PacketIo;
+use super::passage::{Passage, account};
+use super::sealing::seal;
+use super::stages::pass_on;
+use super::{BATCH, LONGEST_SLEEP, Lane, outside};
+use crate::table::Tables;
+use crate::table::ways::Ways;
+
+/// Packets that wait at most.
+const WAITING: usize = BATCH;
+const _: () = assert!(WAITING <= BATCH, "all may go on at once");
+
+/// How long one waits, in milliseconds: the kernel asks a neighbour once a second.
+const PATIENCE: u64 = 1000;
+
+/// How often a worker looks that has nothing else to do.
+const NAP: Duration = Duration::from_millis(2);
+
+/// Packets that wait for their next hop.
+pub(super) struct Unresolved<F> {
+    /// In the order in which they came.
+    waiting: VecDeque<Waiting<F>>,
+    frames: Vec<F>,
+    packets: Vec<Packet>,
+    /// When it was last looked for their next hops.
+    looked: u64,
+    /// That of the tables by which their senders are numbered.
+    generation: u64,
+}
+
+struct Waiting<F> {
+    frame: F,
+    packet: Packet,
+    /// When it has waited long enough.
+    end: u64,
+}
+
+impl<F> Default for Unresolved<F> {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::with_capacity(WAITING),
+            frames: Vec::with_capacity(WAITING),
+            packets: Vec::with_capacity(WAITING),
+            looked: 0,
+            generation: 0,
+        }
+    }
+}
+
+impl<F> Unresolved<F> {
+    /// Takes a packet. One sender may have as many waiting as there is room left, so whoever sends to many hosts that are not
+    /// there leaves room for others; the frame of a packet that finds none comes back.
+    pub(super) fn push(&mut self, frame: F, packet: Packet, now: u64) -> Result<(), F> {
+        let room = WAITING.saturating_sub(self.waiting.len());
+        let held = self.waiting.iter().filter(|waiting| waiting.packet.client == packet.client).count();
+        if held >= room {
+            return Err(frame);
+        }
+        self.waiting.push_back(Waiting { frame, packet, end: now.saturating_add(PATIENCE) });
+        Ok(())
+    }
+}
+
+impl<I: PacketIo> Lane<I> {
+    /// How long the worker may sleep.
+    pub(super) fn longest_sleep(&self) -> Duration {
+        if self.unresolved.waiting.is_empty() { LONGEST_SLEEP } else { NAP }
+    }
+
+    /// Sends the packets whose next hop was found, and gives those up that have waited long enough; returns how many these
+    /// were. Looks once a millisecond.
+    #[inline]
+    pub(super) fn send_resolved(&mut self, tables: &Tables, ways: &Ways, now: u64) -> usize {
+        let is_time = !self.unresolved.waiting.is_empty() && self.unresolved.looked != now;
+        if is_time { self.look_again(tables, ways, now) } else { 0 }
+    }
+
+    /// Gives up the packets that wait if clients have got other numbers since.
+    #[inline]
+    pub(super) fn renumber_unresolved(&mut self, tables: &Tables) {
+        if self.unresolved.generation != tables.generation {
+            self.unresolved.generation = tables.generation;
+            while let Some(Waiting { frame, .. }) = self.unresolved.waiting.pop_front() {
+                account(End { verdict: Verdict::NoNeighbour, client: None }, tables, self.index, &mut self.tally);
+                self.io.recycle(frame);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn look_again(&mut self, tables: &Tables, ways: &Ways, now: u64) -> usize {
+        let Self { index, io, tally, packets, crypto, outboxes, oversized, unresolved, identification, asks, .. } =
+            self;
+        let Unresolved { waiting, frames, packets: due, looked, .. } = unresolved;
+        *looked = now;
+        for _ in 0..waiting.len() {
+            let Some(mut first) = waiting.pop_front() else { break };
+            if now < first.end && outside::is_unresolved(io.buffer(&mut first.frame), &first.packet, tables, ways) {
+                waiting.push_back(first);
+            } else {
+                frames.push(first.frame);
+                due.push(first.packet);
+            }
+        }
+        let count = frames.len();
+        if count == 0 {
+            return 0;
+        }
+        for (place, packet) in packets.iter_mut().zip(due.drain(..)) {
+            *place = packet;
+        }
+        let mut passage = Passage::new(io, frames, packets, tables, *index, tally);
+        passage.stage_to(|memory, packet, tables| {
+            outside::leave(memory, packet, tables, ways, asks, now).unwrap_or_else(|verdict| {
+                let end = End::of(packet.client)(verdict);
+                outside::otherwise(memory, packet, tables, ways, asks, end, now)
+            })
+        });
+        seal(&mut passage, ways, asks, crypto, identification, now, &mut |_| ());
+        let (leave, aside) = passage.end();
+        pass_on(io, frames, packets, leave, outboxes, |io, place, frame, packet| {
+            if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }
+        });
+        self.transmit(tables);
+        self.send_fragments(tables, ways, now);
+        count
+    }
+}
