@@ -9,7 +9,7 @@ pub enum Outcome {
     Shed,
     /// XDP left the packet to the kernel, untouched.
     Passed,
-    /// A worker used the packet up as meant: it was sent on or was a keep-alive.
+    /// A worker used the packet up as meant: it was sent on, or was for the node itself.
     Done,
     /// A worker dropped the packet.
     Dropped,
@@ -65,6 +65,7 @@ verdicts! {
     Forwarded "forwarded" Done "sealed for a client and handed to the kernel for transmission",
     Outward "outward" Done "sent out of an open network as it was in the tunnel",
     Copied "copied" Done "to a group or broadcast: a copy for each member but the sender has a verdict of its own",
+    Membership "membership" Done "a report of IGMP or MLD, in a network that learns from these who is a member of which group",
     Keepalive "keepalive" Done "authentic and empty: the client's endpoint was noted",
     Delivered "delivered" Done "handed to the kernel through the device of its network: for the node, or for the kernel to route",
     Stray "stray" Dropped "reached a worker, but is for no service or client of the configuration in force",
@@ -73,6 +74,7 @@ verdicts! {
     NatTableFull "nat-table-full" Dropped "the NAT has as many sessions as there may be",
     NatForeignRange "nat-foreign-range" Dropped "to a port of the NAT's address that is not of this node's range",
     MacTableFull "mac-table-full" Dropped "from a new MAC address, for which the network has no room",
+    ReportsLimit "reports-limit" Dropped "a report of IGMP or MLD: more came than the node looks at",
     SlowPathFull "slow-path-full" Dropped "for the kernel, which takes less than comes for it",
     Short "short" Dropped "too short for a SATP header and the client's tag",
     BadTag "bad-tag" Dropped "not authentic: forged, damaged, or made with another key or role",

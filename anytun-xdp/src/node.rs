@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod devices;
+mod groups;
 mod leases;
 mod path;
 mod reload;

@@ -28,6 +28,9 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// The NATs.
     pub nats: Vec<Nat>,
+    /// The networks whose clients join groups.
+    #[serde(default)]
+    pub groups: Vec<Groups>,
     /// The clients.
     pub clients: Vec<Client>,
     /// The mirror of the kernel's routes and neighbours.
@@ -65,6 +68,17 @@ pub struct Nat {
     pub mappings: u64,
     /// Pairs of a lent port and somebody outside.
     pub sessions: u64,
+}
+
+/// A network whose clients join groups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub struct Groups {
+    /// Groups that were joined.
+    pub groups: u64,
+    /// Members of all of them.
+    pub members: u64,
+    /// New members that a limit stopped.
+    pub refused: u64,
 }
 
 /// How a reload went.

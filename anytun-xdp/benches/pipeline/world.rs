@@ -10,6 +10,8 @@ use anytun_xdp::satp::{AesCtr, Auth, Keys, Secret, Suite};
 use anytun_xdp::table::ways::Asks;
 use anytun_xdp::table::{Host, Tables};
 use anytun_xdp::worker::Snapshots;
+use anytun_xdp::worker::slow::Bell;
+use anytun_xdp::worker::snoop::Snoop;
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 
@@ -93,7 +95,12 @@ impl World {
 
     /// What a worker looks up. Nothing leaves the tunnel, so there are no ways out.
     pub(crate) fn snapshots(&self) -> Snapshots {
-        Snapshots { tables: self.tables.clone(), ways: Arc::default(), asks: Arc::new(Asks::new(|| ())) }
+        Snapshots {
+            tables: self.tables.clone(),
+            ways: Arc::default(),
+            asks: Arc::new(Asks::new(|| ())),
+            snoop: Arc::new(Snoop::new(Bell::new(|| ()))),
+        }
     }
 
     /// The sequence number of the next packet from a client: each is used once, as replay windows are on.

@@ -17,7 +17,7 @@ const AGE: u32 = 300;
 /// Keys that only Ethernet networks have.
 const KEYS: [&str; 3] = ["mac_age", "mac_limit", "flood_rate"];
 /// Keys that only IP networks have.
-const IP_KEYS: [&str; 6] = ["more_specifics", "mss_clamp", "open", "nat", "broadcast", "kernel_routes"];
+const IP_KEYS: [&str; 7] = ["more_specifics", "mss_clamp", "open", "nat", "broadcast", "snooping", "kernel_routes"];
 
 /// How an Ethernet network treats its clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

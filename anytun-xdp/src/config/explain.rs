@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use super::bridge::shown;
 use super::error::SHOWN;
 use super::{
-    Bridging, Client, Config, Group, Idle, Interface, Network, Open, Queues, Scheduling, UdpChecksum, XdpMode,
+    Bridging, Client, Config, Group, Idle, Interface, Network, Open, Queues, Scheduling, Snooping, UdpChecksum, XdpMode,
 };
 use crate::satp::{AesCtr, Auth, Role, Suite};
 
@@ -126,6 +126,13 @@ fn write_groups(config: &Config, index: usize, network: &Network, out: &mut Stri
     if !network.broadcast.is_empty() {
         let addresses: Vec<String> = network.broadcast.iter().map(ToString::to_string).collect();
         writeln!(out, "  broadcast to {}: a copy to every client but the sender", addresses.join(", "))?;
+    }
+    if let Some(Snooping { query_interval, groups_per_client, groups_per_network }) = network.snooping {
+        writeln!(
+            out,
+            "  clients join groups by IGMP and MLD, up to {groups_per_client} each and {groups_per_network} in all, and are asked \
+             every {query_interval} s"
+        )?;
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ mod prefix;
 mod read;
 mod secret;
 mod service;
+mod snooping;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,7 @@ pub use nat::{Filtering, Nat};
 pub use ports::PortRange;
 pub use prefix::{HostAddress, Prefix, PrefixError};
 pub use read::{control_path, parse, read};
+pub use snooping::Snooping;
 
 /// A whole configuration whose parts fit each other.
 #[derive(Clone, Debug)]
@@ -254,6 +256,8 @@ pub struct Network {
     pub broadcast: Vec<Ipv4Addr>,
     /// Copies of one packet to a group or a broadcast, at most.
     pub copies: u32,
+    /// How it learns who is a member of which group; nothing when only the configuration says.
+    pub snooping: Option<Snooping>,
 }
 
 /// Clients of a network that each get a copy of what is sent to a multicast address.

@@ -11,6 +11,7 @@ use super::error::Report;
 use super::local::local;
 use super::names::Names;
 use super::open::open;
+use super::snooping::snooping;
 use super::{Network, Service, UdpChecksum, group};
 
 /// Reads every `[[service]]`; `None` stands for one that cannot be used.
@@ -114,6 +115,7 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names, node: &str
     let local = local(report, table, name.as_deref(), open, node_of_ethernet);
     let broadcast = group::broadcast(report, table);
     let copies = group::copies(report, table);
+    let snooping = snooping(report, table);
     Some(Network {
         name: name?,
         more_specifics: more_specifics?,
@@ -123,5 +125,6 @@ fn network(report: &mut Report, table: &Table<'_>, names: &mut Names, node: &str
         local: local?,
         broadcast: broadcast?,
         copies: copies?,
+        snooping: snooping?,
     })
 }

@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-use super::status::{Bridge, Client, Counts, Device, Interface, Nat, Queue, State, Status, Worker};
+use super::status::{Bridge, Client, Counts, Device, Groups, Interface, Nat, Queue, State, Status, Worker};
 
 /// The media type of what [`render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -26,6 +26,7 @@ pub fn render(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     devices(&mut text, &status.devices)?;
     nats(&mut text, &status.nats)?;
     bridges(&mut text, &status.bridges)?;
+    groups(&mut text, &status.groups)?;
     clients(&mut text, status)
 }
 
@@ -70,6 +71,22 @@ fn bridges(text: &mut Text<'_>, bridges: &[Bridge]) -> io::Result<()> {
     bridges
         .iter()
         .try_for_each(|bridge| text.sample("mac_addresses", &[("network", &*bridge.network)], bridge.stations))
+}
+
+const GROUPS: [(Kind, Field<Groups>); 3] = [
+    (Kind::Gauge, ("groups", "Groups that clients of the network have joined.", |of| of.groups)),
+    (Kind::Gauge, ("group_members", "Clients in those, each once for every group.", |of| of.members)),
+    (Kind::Counter, ("group_members_refused_total", "Reports of a new member that a limit stopped.", |of| of.refused)),
+];
+
+fn groups(text: &mut Text<'_>, networks: &[Groups]) -> io::Result<()> {
+    for (kind, (name, help, value)) in GROUPS {
+        text.family(name, kind, help)?;
+        for of in networks {
+            text.sample(name, &[("network", &*of.network)], value(of))?;
+        }
+    }
+    Ok(())
 }
 
 fn nats(text: &mut Text<'_>, nats: &[Nat]) -> io::Result<()> {
@@ -269,7 +286,11 @@ fn workers(text: &mut Text<'_>, workers: &[Worker]) -> io::Result<()> {
     for (number, worker) in &workers {
         text.counts("worker_packets_total", &[("worker", number)], "verdict", &worker.verdicts)?;
     }
-    text.family("worker_injected_packets_total", Kind::Counter, "Packets of the node's kernel that a worker took.")?;
+    text.family(
+        "worker_injected_packets_total",
+        Kind::Counter,
+        "Packets of the node's kernel that a worker took, and queries for members of groups.",
+    )?;
     for (number, worker) in &workers {
         text.sample("worker_injected_packets_total", &[("worker", number)], worker.injected)?;
     }

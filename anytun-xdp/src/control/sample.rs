@@ -45,6 +45,7 @@ pub(super) fn status() -> Status {
         clients: vec![alice(), bob()],
         sequences: Sequences { exhausted_keys: 0, leases_written: 3, lease_failures: 0 },
         bridges: vec![Bridge { network: "yard".into(), stations: 11 }],
+        groups: vec![Groups { network: "office".into(), groups: 2, members: 5, refused: 1 }],
         nats: vec![Nat {
             network: "office".into(),
             address: [192, 0, 2, 53].into(),
@@ -122,6 +123,7 @@ fn alice() -> Client {
         tx: Traffic { packets: 66, bytes: 5544 },
         nat: Some(NatUsage { ports: 5, sessions: 6 }),
         stations: Some(3),
+        groups: Some(2),
         drops: counts(&[("bad-tag", 3), ("replayed", 1000)]),
     }
 }
@@ -139,6 +141,7 @@ fn bob() -> Client {
         tx: Traffic::default(),
         nat: None,
         stations: None,
+        groups: None,
         drops: Counts::new(),
         ..alice()
     }

@@ -135,6 +135,16 @@ fn head(status: &Status) -> String {
     for bridge in &status.bridges {
         let _ = writeln!(text, "Ethernet {}: {} MAC addresses", bridge.network, thousands(bridge.stations));
     }
+    for groups in &status.groups {
+        let _ = writeln!(
+            text,
+            "groups of {}: {} joined, {} members, {} refused",
+            groups.network,
+            thousands(groups.groups),
+            thousands(groups.members),
+            thousands(groups.refused)
+        );
+    }
     for nat in &status.nats {
         let _ = writeln!(
             text,

@@ -50,6 +50,9 @@ pub struct Status {
     /// The Ethernet networks.
     #[serde(default)]
     pub bridges: Vec<Bridge>,
+    /// The IP networks whose clients join groups.
+    #[serde(default)]
+    pub groups: Vec<Groups>,
     /// The clients, in the order of the configuration.
     pub clients: Vec<Client>,
     /// Sequence numbers and their leases.
@@ -205,7 +208,7 @@ pub struct Worker {
     /// ICMP errors that were sent about packets, by kind. Such a packet counts by why it went no further, too.
     #[serde(default)]
     pub icmp_errors: Counts,
-    /// Packets that it took from the node's kernel, beside those it received.
+    /// Packets that it took from the node's kernel, and queries for members of groups, beside those it received.
     #[serde(default)]
     pub injected: u64,
 }
@@ -268,6 +271,19 @@ pub struct Bridge {
     pub stations: u64,
 }
 
+/// An IP network that learns from its clients who is a member of which group.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Groups {
+    /// Its name.
+    pub network: Arc<str>,
+    /// Groups that clients have joined.
+    pub groups: u64,
+    /// Clients in them, each once for every group that it has joined.
+    pub members: u64,
+    /// Reports of a new member that a limit stopped.
+    pub refused: u64,
+}
+
 /// A NAT.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Nat {
@@ -318,6 +334,9 @@ pub struct Client {
     /// MAC addresses behind it; nothing in an IP network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stations: Option<u64>,
+    /// Groups that it has joined; nothing in a network that does not learn of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<u64>,
     /// Packets of this client that were dropped, by reason. Reasons that did not occur are left out.
     pub drops: Counts,
 }

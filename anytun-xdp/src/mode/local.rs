@@ -5,8 +5,8 @@ use anytun_common::wire::{ethernet, ipv6};
 
 use super::icmp::{self, Problem};
 use super::inner::{Ends, Inner};
-use super::tunnel::{Route, destination, source};
-use crate::table::{KERNEL, NOWHERE, OUTSIDE, Sources, Tables};
+use super::tunnel::{Route, destination, joined, source};
+use crate::table::{KERNEL, NOWHERE, OUTSIDE, Sources, Tables, is_group};
 
 /// The payload type (an EtherType) of a packet that came out of a device.
 #[inline]
@@ -30,11 +30,15 @@ pub fn least(packet: &[u8]) -> usize {
 /// source that is a client's, who would seem to have sent it. The kernel has counted the hop where it is one.
 #[inline]
 pub fn route(tables: &Tables, network: u32, payload_type: u16, packet: &mut [u8]) -> Result<Route, Verdict> {
-    let network = tables.networks.get(network as usize).ok_or(Verdict::NoRoute)?;
+    let index = network;
+    let network = tables.networks.get(index as usize).ok_or(Verdict::NoRoute)?;
     let (inner, length) = Inner::new(payload_type, packet)?;
     let ends = inner.ends();
-    let to = destination(network, &ends).filter(|to| ![KERNEL, OUTSIDE].contains(to));
-    let is_for_group = to.is_some_and(|to| tables.groups.members(to).is_some());
+    let mut to = destination(network, &ends).filter(|to| ![KERNEL, OUTSIDE].contains(to));
+    if ends.destination_is_routed_group() && !to.is_some_and(is_group) {
+        to = joined(tables, index, &ends);
+    }
+    let is_for_group = to.is_some_and(is_group);
     // Such as multicast of the kernel's own, which it sends through every interface.
     if ends.source_is_of_link() || ends.destination_is_of_link() && !is_for_group {
         return Err(Verdict::LinkScope);

@@ -1,10 +1,11 @@
 //! Tunnel mode in an IP network: a routing decision on the inner packet.
 
 use anytun_common::verdict::Verdict;
-use anytun_common::wire::{ethernet, ipv4, ipv6};
+use anytun_common::wire::{ethernet, ipv4, ipv6, mapped};
 
 use super::inner::{Ends, Inner};
-use crate::table::{Client, KERNEL, Lpm, NOWHERE, Tables};
+use super::membership::Report;
+use crate::table::{Client, KERNEL, Lpm, NOWHERE, Tables, is_group};
 
 /// Where an inner packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,15 +42,13 @@ pub fn route(
     if !is_from(client, number, network, &ends) {
         return Err(Verdict::ForeignSource);
     }
-    let to = destination(network, &ends);
-    match to.and_then(|to| tables.groups.members(to)) {
-        Some(_) => {}
+    let to = match destination(network, &ends) {
+        Some(to) if is_group(to) => to,
         // No prefix of a client holds for these.
-        None if ends.destination_is_routed_group() => return Err(Verdict::NoMember),
-        None if ends.destination_is_of_link() => return Err(Verdict::LinkScope),
-        None => {}
-    }
-    let to = to.ok_or(Verdict::NoRoute)?;
+        _ if ends.destination_is_routed_group() => joined(tables, client.network, &ends).ok_or(Verdict::NoMember)?,
+        _ if ends.destination_is_of_link() => return Err(Verdict::LinkScope),
+        to => to.ok_or(Verdict::NoRoute)?,
+    };
     inner.decapsulate_ecn(outer_tos)?;
     // The kernel counts the hop where it is one.
     if to != KERNEL {
@@ -63,7 +62,37 @@ pub fn is_for_group(tables: &Tables, client: &Client, payload_type: u16, packet:
     let network = tables.networks.get(client.network as usize);
     let ends = Inner::new(payload_type, packet).map(|(inner, _)| inner.ends());
     let to = network.zip(ends.ok()).and_then(|(network, ends)| destination(network, &ends));
-    to.and_then(|to| tables.groups.members(to)).is_some()
+    to.is_some_and(is_group)
+}
+
+/// The report of IGMP or MLD that a packet of the client with this number is, in a network that learns from these. It has to
+/// come from an address of the client's or, as hosts send them, from 0.0.0.0 (RFC 3376 §4.2.13); in IPv6 from one of its link,
+/// or none (RFC 3810 §5.2.13).
+pub fn report<'a>(tables: &Tables, client: u32, payload_type: u16, packet: &'a mut [u8]) -> Option<Report<'a>> {
+    let number = client;
+    let client = tables.clients.get(number as usize)?;
+    tables.snooped(client.network)?;
+    let network = tables.networks.get(client.network as usize)?;
+    let (inner, length) = Inner::new(payload_type, packet).ok()?;
+    let ends = inner.ends();
+    let is_own = match ends {
+        Ends::V4 { source, .. } => {
+            source.is_unspecified() || !ends.source_is_of_link() && is_from(client, number, network, &ends)
+        }
+        Ends::V6 { source, .. } => source.is_unspecified() || source.is_unicast_link_local(),
+    };
+    Report::new(packet.get(..length).filter(|_| is_own)?)
+}
+
+/// The group that clients of a network have joined and a packet is for.
+#[inline]
+pub(super) fn joined(tables: &Tables, network: u32, ends: &Ends) -> Option<u32> {
+    let group = match ends {
+        Ends::V4 { destination, .. } => mapped(destination.octets()),
+        Ends::V6 { destination, .. } => destination.octets(),
+    };
+    tables.snooped(network)?;
+    tables.joined.load().find(network, &group)
 }
 
 /// Brings near what is looked up in `network` to find where this packet goes.

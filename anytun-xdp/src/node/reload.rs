@@ -129,7 +129,7 @@ impl Running {
             return Err(format!("{reason}; the old configuration goes on"));
         }
         tables.nats.adjust();
-        let replaced = self.tables.swap(Arc::new(tables));
+        let replaced = self.replace_tables(tables);
         self.sockets.set(&self.tables.load().services);
         drop(before);
         lock(&self.reloads.retired).push(replaced);

@@ -10,19 +10,22 @@ use anytun_common::verdict::{Outcome, Verdict};
 use anytun_common::wire::{ethernet::Mac, unmapped};
 
 use super::devices::DeviceView;
-use super::running::{Running, WorkerView};
+use super::running::{Running, WorkerView, lock};
 use crate::config::XdpMode;
 use crate::control::source::{Readiness, Source};
 use crate::control::status::{
-    Bridge, Client, Counts, Device, Interface, Io, Ledger, Memory, Mirror, Mode, Nat, NatUsage, Program, Queue,
+    Bridge, Client, Counts, Device, Groups, Interface, Io, Ledger, Memory, Mirror, Mode, Nat, NatUsage, Program, Queue,
     Service, State, Status, Traffic, Worker, XskStatistics,
 };
 use crate::kernel::{Link, LinkState, Mirrored};
 use crate::mode::icmp;
+use crate::table::membership::{Memberships, Totals};
 use crate::table::{self, Behind, ClientTotals, Tables};
 
 impl Source for Running {
     fn status(&self) -> Status {
+        // They change together, while these are locked.
+        let memberships = lock(&self.groups.memberships);
         let tables = self.tables.load_full();
         let readiness = self.readiness();
         Status {
@@ -42,7 +45,8 @@ impl Source for Running {
             services: tables.services.all().iter().map(service).collect(),
             nats: tables.nats.all().iter().map(|behind| nat(&tables, behind)).collect(),
             bridges: bridges(&tables),
-            clients: self.clients(&tables),
+            groups: groups(&tables, &memberships),
+            clients: self.clients(&tables, &memberships),
             sequences: self.leases.status(),
             mirror: mirror(&self.mirrored),
             devices: self.devices.iter().map(device).collect(),
@@ -135,9 +139,13 @@ impl Running {
         self.links.iter().enumerate().map(describe).collect()
     }
 
-    fn clients(&self, tables: &Tables) -> Vec<Client> {
+    fn clients(&self, tables: &Tables, memberships: &Memberships) -> Vec<Client> {
         let now = self.start.elapsed().as_millis() as u64;
-        (0..).zip(&tables.clients).map(|(number, client)| self.client(tables, number, client, now)).collect()
+        let client = |(number, client)| Client {
+            groups: memberships.groups_of(number).map(u64::from),
+            ..self.client(tables, number, client, now)
+        };
+        (0..).zip(&tables.clients).map(client).collect()
     }
 
     fn client(&self, tables: &Tables, number: u32, client: &table::Client, now: u64) -> Client {
@@ -163,6 +171,7 @@ impl Running {
                 })
             }),
             stations: tables.bridge(client.network).map(|bridge| bridge.behind(number) as u64),
+            groups: None,
             drops: totals.drops().map(|(verdict, count)| (Cow::from(verdict.name()), count)).collect(),
         }
     }
@@ -180,6 +189,16 @@ fn bridges(tables: &Tables) -> Vec<Bridge> {
         stations: bridge.stations() as u64,
     };
     ethernets.map(bridge).collect()
+}
+
+fn groups(tables: &Tables, memberships: &Memberships) -> Vec<Groups> {
+    let groups = |(network, totals): (u32, Totals)| Groups {
+        network: network_name(tables, network),
+        groups: totals.groups,
+        members: totals.members,
+        refused: totals.refused,
+    };
+    memberships.totals().map(groups).collect()
 }
 
 fn nat(tables: &Tables, behind: &Behind) -> Nat {

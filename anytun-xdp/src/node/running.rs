@@ -10,6 +10,7 @@ use crossbeam::utils::CachePadded;
 
 use super::datagrams::ServiceSockets;
 use super::devices::{Administration, DeviceView};
+use super::groups::Groups;
 use super::leases::Leases;
 use super::path::PathErrors;
 use super::reload::{Fixed, Reloads};
@@ -26,6 +27,8 @@ pub(super) struct Running {
     pub(super) host: Host,
     pub(super) tables: Arc<ArcSwap<Tables>>,
     pub(super) mirrored: Mirrored,
+    /// Who is a member of which group by having joined it.
+    pub(super) groups: Groups,
     pub(super) workers: Vec<WorkerView>,
     /// By slot.
     pub(super) links: Vec<Link>,
@@ -73,7 +76,7 @@ impl Running {
     /// What workers look up.
     pub(super) fn snapshots(&self) -> Snapshots {
         let Mirrored { ways, asks, .. } = self.mirrored.clone();
-        Snapshots { tables: self.tables.clone(), ways, asks }
+        Snapshots { tables: self.tables.clone(), ways, asks, snoop: self.groups.snoop.clone() }
     }
 
     pub(super) fn name(&self) -> &str {

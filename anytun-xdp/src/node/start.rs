@@ -12,6 +12,7 @@ use tracing::{error, warn};
 use super::StartError;
 use super::datagrams::ServiceSockets;
 use super::devices::Devices;
+use super::groups::Groups;
 use super::leases::Leases;
 use super::path::PathErrors;
 use super::reload::{Fixed, Reloads, steered};
@@ -72,6 +73,7 @@ pub(super) fn start(file: &Path) -> Result<Started, StartError> {
         file: file.to_owned(),
         start: begin,
         host,
+        groups: Groups::new(&tables),
         tables: Arc::new(ArcSwap::from_pointee(tables)),
         mirrored: mirror.shown(),
         workers,

@@ -68,6 +68,7 @@ impl Threads {
         serve: impl FnOnce() -> Result<Server, StartError>,
     ) -> Result<Self, StartError> {
         let mut wakers: Vec<Waker> = sockets.iter().map(Xsk::waker).chain([waker, errors.waker()]).collect();
+        let asker = sockets.first().map(Xsk::waker);
         let (administrator, mut slow) = local.unzip();
         let own = node.clone();
         let mut threads = vec![mirror, spawn("leases".into(), move || own.keep_leases())?];
@@ -93,6 +94,8 @@ impl Threads {
         wakers.push(node.sockets.waker());
         let own = node.clone();
         threads.push(spawn("datagrams".into(), move || datagrams.run(&own.sockets, &own.stop))?);
+        let own = node.clone();
+        threads.push(spawn("groups".into(), move || own.keep_groups(asker.as_ref()))?);
         let own = node.clone();
         threads.push(spawn("paths".into(), move || own.learn_paths(&errors))?);
         let server = serve()?;

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::{
     Bridge, Client, ClientCounters, Devices, Expected, Groups, Inside, KERNEL, Lpm, Members, NOWHERE, Nats, OUTSIDE,
-    Own, Policy, Rate, Service, Services, Tables, Track,
+    Own, Policy, Rate, Service, Services, Snooped, Tables, Track,
 };
 use crate::config::{self, Config, HostAddress, Open, Prefix};
 use crate::satp::lease::Sequences;
@@ -42,6 +42,8 @@ impl Tables {
             networks: (0..config.networks.len()).map(|network| own(config, network)).collect(),
             devices: Devices::new(config),
             groups: Groups::default(),
+            joined: Arc::default(),
+            snooped: (0..config.networks.len()).map(|network| Snooped::of(config, network)).collect(),
             network_names: config.networks.iter().map(|network| network.name.as_str().into()).collect(),
             inside: Inside::new(config),
             nats: Nats::new(config, before.map_or(&Nats::default(), |tables| &tables.nats)),

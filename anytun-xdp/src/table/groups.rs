@@ -7,6 +7,21 @@ use crate::config::{Config, Prefix};
 
 /// From here on, numbers that a network's [`Lpm`] leads to are those of groups: less than it are clients.
 const FIRST: u32 = 1 << 31;
+/// From here on, they are those of groups that clients have made by joining them.
+const JOINED: u32 = 3 << 30;
+/// Behind all groups.
+const END: u32 = 0xffff_0000;
+
+/// Whether a number is that of a group, whoever its members are.
+#[inline]
+pub const fn is_group(number: u32) -> bool {
+    FIRST <= number && number < END
+}
+
+/// The number of a group that clients made by joining it, as the `count`th. It is used again after a billion others only.
+pub(super) const fn joined_number(count: u32) -> u32 {
+    JOINED + count % (END - JOINED)
+}
 
 /// The groups of all networks. Their addresses are host routes in the [`Lpm`] of their network, so that to find one costs
 /// what it costs to find a client.
@@ -14,7 +29,7 @@ const FIRST: u32 = 1 << 31;
 pub struct Groups {
     /// Where in `members` those of each group begin; those of the last end where all end.
     starts: Vec<u32>,
-    /// Numbers of clients.
+    /// Numbers of clients, ascending within each group.
     members: Vec<u32>,
     /// By network: the number of the group that all clients of an Ethernet network are members of.
     everybody: Vec<u32>,
@@ -53,8 +68,12 @@ impl Groups {
     /// Adds a group; returns its number.
     fn push(&mut self, members: impl Iterator<Item = u32>) -> u32 {
         let number = FIRST + self.starts.len() as u32;
-        self.starts.push(self.members.len() as u32);
+        let start = self.members.len();
+        self.starts.push(start as u32);
         self.members.extend(members);
+        if let Some(members) = self.members.get_mut(start..) {
+            members.sort_unstable();
+        }
         number
     }
 
@@ -64,7 +83,7 @@ impl Groups {
         self.everybody.get(network as usize).copied().unwrap_or(NOBODY)
     }
 
-    /// The members of the group that has a number: those of clients are nobody's.
+    /// The members that the configuration gives the group with a number, ascending.
     #[inline]
     pub fn members(&self, number: u32) -> Option<&[u32]> {
         let index = number.checked_sub(FIRST)? as usize;

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::satp::Pages;
 
 mod allowance;
@@ -15,8 +17,10 @@ mod endpoint;
 mod expected;
 mod groups;
 mod inside;
+mod joined;
 mod latch;
 mod lpm;
+pub mod membership;
 pub mod nat;
 mod nats;
 mod path;
@@ -32,10 +36,12 @@ pub use counters::{ClientCounters, ClientTotals};
 pub use device::Devices;
 pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
 pub use expected::Expected;
-pub use groups::Groups;
+pub use groups::{Groups, is_group};
 pub use inside::Inside;
+pub use joined::Joined;
 pub(crate) use latch::Latch;
 pub use lpm::Lpm;
+pub use membership::Snooped;
 pub use nats::{Behind, Members, Nats};
 pub use path::PathMtu;
 pub use policy::{Policy, Sources};
@@ -68,6 +74,10 @@ pub struct Tables {
     pub networks: Vec<Lpm>,
     /// Who gets copies of what is sent to a group: an address of it leads to its number in `networks`.
     pub groups: Groups,
+    /// Who gets them besides, by having joined. This changes while the tables are in force.
+    pub joined: Arc<ArcSwap<Joined>>,
+    /// What holds for each network whose clients join groups; nothing of any other.
+    pub snooped: Vec<Option<Snooped>>,
     /// The clients that packets from outside can be for.
     pub inside: Inside,
     /// The NATs of open networks.

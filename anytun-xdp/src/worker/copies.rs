@@ -42,8 +42,8 @@ const _: () = assert!(WAITING <= u8::MAX as usize);
 struct Waiting<F> {
     frame: F,
     packet: Packet,
-    /// The place, among the members, of the next that gets a copy.
-    next: usize,
+    /// Members with a number less than this have got theirs. Others may come and go meanwhile.
+    next: u32,
 }
 
 impl<F> Default for Copies<F> {
@@ -110,21 +110,22 @@ impl<I: PacketIo> Lane<I> {
     #[inline(never)]
     fn copy(&mut self, tables: &Tables, ways: &Ways, now: u64) -> usize {
         let mut made = 0;
+        let joined = tables.joined.load();
         while made < SHARE
             && let Some(mut first) = self.copies.pop()
         {
             let (sender, from) = (first.packet.client, first.next);
-            let members = tables.groups.members(first.packet.route.to).unwrap_or_default();
-            let rest = members.get(from..).unwrap_or_default();
-            let mut others = (from..).zip(rest).filter(|(_, member)| **member != sender).peekable();
+            let members = tables.members(&joined, first.packet.route.to);
+            let rest = members.get(members.partition_point(|member| *member < from)..).unwrap_or_default();
+            let mut others = rest.iter().filter(|member| **member != sender).peekable();
             // The last one gets the packet itself.
             let last = loop {
                 if made == SHARE {
                     break None;
                 }
-                let Some((place, &member)) = others.next() else { break None };
+                let Some(&member) = others.next() else { break None };
                 made += 1;
-                first.next = place + 1;
+                first.next = member + 1;
                 if others.peek().is_none() {
                     break Some(member);
                 }

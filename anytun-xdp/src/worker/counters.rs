@@ -47,7 +47,7 @@ pub struct Tally {
     pub rx_packets: u64,
     /// Copies of packets to groups.
     pub copies: u64,
-    /// Packets of the node's kernel that were taken from the slow path.
+    /// Packets of the node's kernel that were taken from the slow path, and queries for members of groups.
     pub injected: u64,
     /// Turns of the loop.
     pub turns: u64,
@@ -107,7 +107,7 @@ impl WorkerCounters {
         self.rx_packets.load(Ordering::Relaxed)
     }
 
-    /// Packets of the node's kernel that were taken from the slow path.
+    /// Packets of the node's kernel that were taken from the slow path, and queries for members of groups.
     pub fn injected(&self) -> u64 {
         self.injected.load(Ordering::Relaxed)
     }

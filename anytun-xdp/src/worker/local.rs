@@ -21,14 +21,14 @@ use crate::mode::icmp::Problem;
 use crate::mode::tunnel::Route;
 use crate::mode::{bridge, local};
 use crate::table::ways::Ways;
-use crate::table::{Allowance, Bridge, KERNEL, Tables};
+use crate::table::{Allowance, Bridge, KERNEL, Tables, is_group};
 
 /// Packets of the kernel that a worker takes in one turn: those of clients are not to wait for many.
 const TURN: usize = 16;
 
 /// Where in its frame the SATP packet is put that a packet of the kernel becomes: there it stays when the way to the client
 /// is IPv4 without VLAN tags.
-const START: usize = ethernet::HEADER + ipv4::HEADER + udp::HEADER;
+pub(super) const START: usize = ethernet::HEADER + ipv4::HEADER + udp::HEADER;
 
 /// What a worker has of the slow path.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl<I: PacketIo> Lane<I> {
             let placed = frame.ok_or(Verdict::TxRingFull).and_then(|mut frame| {
                 let packet = take_in(io.buffer(&mut frame), &parcel, tables, local, tally, now);
                 match (packet, packets.get_mut(place)) {
-                    (Ok(packet), _) if tables.groups.members(packet.route.to).is_some() => {
+                    (Ok(packet), _) if is_group(packet.route.to) => {
                         copies.push(frame, packet).map(|()| tally.count(Verdict::Copied, 1)).map_err(|frame| {
                             io.recycle(frame);
                             Verdict::CopiesLimit
@@ -145,7 +145,7 @@ impl<I: PacketIo> Lane<I> {
     }
 
     /// Takes them from their way to outboxes.
-    fn seal_taken(&mut self, tables: &Tables, ways: &Ways, now: u64) {
+    pub(super) fn seal_taken(&mut self, tables: &Tables, ways: &Ways, now: u64) {
         let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, asks, .. } = self;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         seal(&mut passage, ways, asks, crypto, identification, now, &mut |_| ());

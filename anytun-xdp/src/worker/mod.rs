@@ -16,6 +16,7 @@ mod passage;
 mod room;
 mod sealing;
 pub mod slow;
+pub mod snoop;
 mod stage;
 mod stages;
 mod tell;
@@ -38,6 +39,7 @@ use self::local::Local;
 use self::opening::Origin;
 use self::outbox::Outbox;
 use self::slow::{Inlet, WorkerHalf};
+use self::snoop::Snoop;
 pub use self::stage::Stage;
 use self::unresolved::Unresolved;
 use crate::config::{Idle, Scheduling};
@@ -100,6 +102,8 @@ struct Lane<I: PacketIo> {
     local: Option<Local>,
     /// Datagrams that the kernel received for services.
     datagrams: Option<Inlet>,
+    /// What clients report of groups, and what they are asked.
+    snoop: Arc<Snoop>,
 }
 
 /// What a worker looks up: snapshots that others replace.
@@ -111,6 +115,8 @@ pub struct Snapshots {
     pub ways: Arc<ArcSwap<Ways>>,
     /// Where the worker asks for neighbours that are not known.
     pub asks: Arc<Asks>,
+    /// Where it leaves what clients report of groups, and finds what they are asked.
+    pub snoop: Arc<Snoop>,
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -132,6 +138,7 @@ impl<I: PacketIo> Worker<I> {
             asks: snapshots.asks,
             local: None,
             datagrams: None,
+            snoop: snapshots.snoop,
         };
         let worker = Self { tables: Cache::new(snapshots.tables), ways: Cache::new(snapshots.ways), lane, shown };
         worker.show();
@@ -185,8 +192,9 @@ impl<I: PacketIo> Worker<I> {
         self.show();
     }
 
-    /// Takes one batch from every port through the stages, a few packets of the kernel, a few that it received, and copies of
-    /// packets to groups; returns how many packets and copies that were. `now` is in milliseconds since the node started.
+    /// Takes one batch from every port through the stages, a few packets of the kernel, a few that it received, queries for
+    /// members of groups, and copies of packets to groups; returns how many packets and copies that were. `now` is in
+    /// milliseconds since the node started.
     pub fn turn(&mut self, now: u64) -> usize {
         self.observed_turn(now, |_| ())
     }
@@ -216,6 +224,7 @@ impl<I: PacketIo> Worker<I> {
         lane.tally.rx_packets += total as u64;
         total += lane.exchange(tables, ways, now);
         total += lane.take_datagrams(tables, ways, now);
+        total += lane.send_queries(tables, ways, now);
         let copied = lane.send_copies(tables, ways, now);
         lane.io.kick();
         lane.tally.turns += 1;

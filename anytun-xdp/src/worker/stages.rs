@@ -14,12 +14,13 @@ use super::outbox::{Outbox, Receipt};
 use super::passage::{Fate, Passage, account, client_of, counters};
 use super::room::Room;
 use super::sealing::seal;
+use super::snoop::overhear;
 use super::stage::Stage;
 use super::{BATCH, Lane, outside};
 use crate::mode::halve::halve;
 use crate::mode::{bridge, mss, tunnel};
 use crate::table::ways::{Asks, Ways};
-use crate::table::{KERNEL, OUTSIDE, Tables};
+use crate::table::{KERNEL, OUTSIDE, Tables, is_group};
 
 impl<I: PacketIo> Lane<I> {
     /// Takes the received packets of one origin through all stages, into the outboxes; says which are `done`.
@@ -45,6 +46,7 @@ impl<I: PacketIo> Lane<I> {
             identification,
             asks,
             local,
+            snoop,
             ..
         } = self;
         let asks = &*asks;
@@ -61,7 +63,10 @@ impl<I: PacketIo> Lane<I> {
             }
             Ok(fate) => fate,
             Err(End { verdict: Verdict::NoNeighbour, .. }) => Fate::Aside,
-            Err(end) => outside::otherwise(memory, packet, tables, ways, asks, end, now),
+            Err(end) => match overhear(memory, packet, tables, snoop, end.verdict) {
+                Some(verdict) => Fate::Ended(End::of(packet.client)(verdict)),
+                None => outside::otherwise(memory, packet, tables, ways, asks, end, now),
+            },
         });
         done(Stage::Route);
         seal(&mut passage, ways, asks, crypto, identification, now, &mut done);
@@ -70,7 +75,7 @@ impl<I: PacketIo> Lane<I> {
             if !aside.contains(place) {
                 return io.recycle(frame);
             }
-            let taken = if tables.groups.members(packet.route.to).is_some() {
+            let taken = if is_group(packet.route.to) {
                 let taken = copies.push(frame, *packet).map(|()| tally.count(Verdict::Copied, 1));
                 taken.map_err(|frame| (frame, Verdict::CopiesLimit))
             } else if outside::is_unresolved(io.buffer(&mut frame), packet, tables, ways) {
@@ -211,9 +216,10 @@ fn route(
         learn(memory, packet, client, tables, origin);
     }
     packet.route = decided.map_err(end)?;
-    if let Some(members) = tables.groups.members(packet.route.to) {
+    if is_group(packet.route.to) {
         // Whoever sends gets no copy.
-        if members.iter().any(|member| *member != packet.client) {
+        let joined = tables.joined.load();
+        if tables.members(&joined, packet.route.to).iter().any(|member| *member != packet.client) {
             return Ok(Fate::Aside);
         }
         tables.kernel_port(client.network).ok_or(end(Verdict::NoMember))?;

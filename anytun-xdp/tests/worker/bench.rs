@@ -14,6 +14,8 @@ use anytun_xdp::table::ways::{Asks, Ways};
 use anytun_xdp::table::{ClientTotals, Host, Tables};
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::{Kernel, Memory};
+use anytun_xdp::worker::slow::Bell;
+use anytun_xdp::worker::snoop::Snoop;
 use anytun_xdp::worker::{Snapshots, Worker, WorkerCounters};
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
@@ -162,6 +164,7 @@ pub(crate) struct Bench {
     pub(crate) tables: Arc<ArcSwap<Tables>>,
     pub(crate) ways: Arc<ArcSwap<Ways>>,
     pub(crate) asks: Arc<Asks>,
+    pub(crate) snoop: Arc<Snoop>,
     pub(crate) keeper: Keeper,
     pub(crate) alice: Peer,
     pub(crate) bob: Peer,
@@ -192,10 +195,12 @@ impl Bench {
         let counters: Arc<CachePadded<WorkerCounters>> = Arc::default();
         let ways: Arc<ArcSwap<Ways>> = Arc::default();
         let asks = Arc::new(Asks::new(|| ()));
-        let snapshots = Snapshots { tables: tables.clone(), ways: ways.clone(), asks: asks.clone() };
+        let snoop = Arc::new(Snoop::new(Bell::new(|| ())));
+        let snapshots =
+            Snapshots { tables: tables.clone(), ways: ways.clone(), asks: asks.clone(), snoop: snoop.clone() };
         let worker = Worker::new(0, Memory::new(2, frames, 2048, kernel), snapshots, counters.clone());
         let (alice, bob, carol) = (Peer::new("alice", 1), Peer::new("bob", 2), Peer::new("carol", 3));
-        let mut bench = Self { worker, counters, tables, ways, asks, keeper, alice, bob, carol, _state: state };
+        let mut bench = Self { worker, counters, tables, ways, asks, snoop, keeper, alice, bob, carol, _state: state };
         bench.turn();
         bench
     }

@@ -10,6 +10,7 @@ mod local;
 mod nat;
 mod open;
 mod sizes;
+mod snoop;
 mod unresolved;
 
 use std::net::Ipv4Addr;

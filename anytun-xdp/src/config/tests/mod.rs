@@ -12,6 +12,7 @@ mod nat;
 mod open;
 mod scale;
 mod secrets;
+mod snooping;
 mod wrong;
 
 /// The smallest configuration with two clients. Tests name its lines.

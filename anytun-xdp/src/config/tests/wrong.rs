@@ -24,7 +24,8 @@ fn words() {
             "name = \"office\"",
             "name = \"office\"\ncolour = 1",
             "node.toml:15: unknown key `colour` in [[network]]; known: `name`, `kind`, `more_specifics`, `mss_clamp`, `open`, \
-             `nat`, `broadcast`, `copies`, `address`, `device`, `kernel_routes`, `mac_age`, `mac_limit`, `flood_rate`",
+             `nat`, `broadcast`, `copies`, `snooping`, `query_interval`, `groups_per_client`, `groups_per_network`, `address`, \
+             `device`, `kernel_routes`, `mac_age`, `mac_limit`, `flood_rate`",
         ),
         ("[[network]]", "[[netwrok]]\n[[network]]", "node.toml:13: unknown table [[netwrok]]; did you mean `network`?"),
         (

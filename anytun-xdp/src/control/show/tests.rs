@@ -18,6 +18,7 @@ device office: the node is 10.9.0.1/24 in network office; 40 packets to the kern
 device yard0: a port of network yard, MAC address 02:11:22:33:44:55; 6 packets to the kernel, 7 from it
 service anycast: 192.0.2.53 port 4444, 2 clients
 Ethernet yard: 11 MAC addresses
+groups of office: 2 joined, 5 members, 1 refused
 NAT of office: 192.0.2.53 ports 20000-29999, 7 lent, 2 at rest, 9 sessions
 
 INTERFACE  DRIVER  LINK  XDP ASKED  XDP GOT  QUEUE  WORKER  QUEUE ASKED  QUEUE GOT  WAKEUP  DROPPED  RX RING FULL  NO FILL FRAME

@@ -43,12 +43,13 @@ fn the_json_has_these_names_and_comes_back_the_same() {
             "network": "office", "address": "192.0.2.53", "ports": "20000-29999", "mappings": 7, "resting": 2, "sessions": 9,
         }],
         "bridges": [{"network": "yard", "stations": 11}],
+        "groups": [{"network": "office", "groups": 2, "members": 5, "refused": 1}],
         "clients": [
             {
                 "name": "alice", "network": "office", "service": "anycast", "mux": 1,
                 "endpoint": "198.51.100.7:4444", "interface": "eth0", "path_mtu": 1400, "vlan": [10], "last_seen_seconds_ago": 1.2,
                 "rx": {"packets": 1234, "bytes": 103_656}, "tx": {"packets": 66, "bytes": 5544},
-                "nat": {"ports": 5, "sessions": 6}, "stations": 3,
+                "nat": {"ports": 5, "sessions": 6}, "stations": 3, "groups": 2,
                 "drops": {"bad-tag": 3, "replayed": 1000},
             },
             {
