@@ -1,13 +1,13 @@
 //! Tunnel mode in an Ethernet network: frames go where their destination was heard (IEEE 802.1D §7.7).
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::ethernet::{self, Mac};
 use anytun_common::wire::{Bytes, ipv4, ipv6};
 
 use super::tunnel::Route;
-use crate::table::{Allowance, Bridge, KERNEL, Lpm, Station};
+use crate::table::{Allowance, Bridge, KERNEL, Lpm, NOWHERE, Station};
 
 /// Addresses that no bridge forwards (IEEE 802.1D §7.12.6): the last octet is anything below 16.
 const RESERVED: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
@@ -60,21 +60,59 @@ pub fn route(
     Ok(Route { to, length: frame.len() as u32, tos: 0, dont_fragment: false })
 }
 
-/// Whether a frame to the device of the node is for the node itself, whose addresses lead to [`KERNEL`] in `network`, and not
-/// for somebody to whom its kernel would route it: a network reaches no other by the node. What has a VLAN tag goes to devices
-/// that the operator has made for it.
+/// Whether a frame that is handed over to the device of the node may be for the node itself, or from and to its link: what its
+/// kernel would route to somebody else, or answer to somebody elsewhere, is not, as a network reaches no other by the node. In
+/// `network` the node's addresses lead to [`KERNEL`], and the rest of their prefixes to [`NOWHERE`]. What has the tag of a VLAN
+/// goes to devices that the operator has made for it; tags without one are none to the kernel.
 pub fn is_for_node(bridge: &Bridge, network: &Lpm, frame: &[u8]) -> bool {
-    let is_own = frame.read(0).is_some_and(|mac: Mac| bridge.given().get(&mac) == Some(&KERNEL));
-    let packet = ethernet::HEADER;
-    let destination = match frame.read(ethernet::TYPE).map(u16::from_be_bytes).filter(|_| is_own) {
-        Some(ethernet::IPV4) => frame.read(packet + ipv4::DESTINATION).map(|to| network.find_v4(to)),
-        Some(ethernet::IPV6) => match frame.read(packet + ipv6::DESTINATION) {
-            Some(to) if Ipv6Addr::from(to).is_unicast_link_local() => None,
-            to => to.map(|to| network.find_v6(to)),
-        },
-        _ => None,
-    };
-    destination.is_none_or(|to| to == Some(KERNEL))
+    let Some(mac): Option<Mac> = frame.read(0) else { return true };
+    let is_group = mac[0] & 1 == 1;
+    if !is_group && bridge.given().get(&mac) != Some(&KERNEL) {
+        return true;
+    }
+    let mut at = ethernet::TYPE;
+    for _ in 0..=ethernet::MAX_TAGS {
+        let packet = at + 2;
+        match frame.read(at).map(u16::from_be_bytes) {
+            Some(ethernet::IPV4) => {
+                let ends = frame.read(packet + ipv4::SOURCE).zip(frame.read(packet + ipv4::DESTINATION));
+                return ends.is_none_or(|(from, to)| stays_v4(network, from, to, is_group));
+            }
+            Some(ethernet::IPV6) => {
+                let ends = frame.read(packet + ipv6::SOURCE).zip(frame.read(packet + ipv6::DESTINATION));
+                return ends.is_none_or(|(from, to)| stays_v6(network, from, to, is_group));
+            }
+            Some(tag) if ethernet::is_tag(tag) => {
+                let tci: [u8; 2] = frame.read(packet).unwrap_or_default();
+                if u16::from_be_bytes(tci) & 0x0fff != 0 {
+                    return true;
+                }
+                at += ethernet::TAG;
+            }
+            _ => return true,
+        }
+    }
+    false
+}
+
+fn stays_v4(network: &Lpm, from: [u8; 4], to: [u8; 4], is_group: bool) -> bool {
+    let (source, destination) = (Ipv4Addr::from(from), Ipv4Addr::from(to));
+    let is_of_link = source.is_unspecified() || source.is_link_local() || network.find_v4(from) == Some(NOWHERE);
+    is_of_link
+        && match network.find_v4(to) {
+            Some(KERNEL) => true,
+            // A directed broadcast, or for another station.
+            Some(_) => is_group,
+            None => is_group && (destination.is_multicast() || destination.is_broadcast()),
+        }
+}
+
+fn stays_v6(network: &Lpm, from: [u8; 16], to: [u8; 16], is_group: bool) -> bool {
+    let (source, destination) = (Ipv6Addr::from(from), Ipv6Addr::from(to));
+    let is_of_link =
+        source.is_unspecified() || source.is_unicast_link_local() || network.find_v6(from) == Some(NOWHERE);
+    let is_own = destination.is_unicast_link_local() || network.find_v6(to) == Some(KERNEL);
+    is_of_link && (is_own || is_group && destination.is_multicast())
 }
 
 #[cfg(test)]

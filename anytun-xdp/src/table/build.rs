@@ -167,8 +167,8 @@ fn own(config: &Config, network: usize) -> Lpm {
             lpm.insert(Prefix { address, length: 0 }, KERNEL);
         }
     }
-    if local.kernel_routes || known.open != Open::No {
-        // To the kernel these are behind the device, so it would send them back.
+    if local.kernel_routes || known.open != Open::No || known.bridging.is_some() {
+        // To the kernel these are behind the device, so it would send them back. In an Ethernet network they are its own link.
         let clients = config.clients.iter().filter(|client| client.network == network);
         let prefixes: Vec<_> = clients.flat_map(|client| &client.prefixes).collect();
         for prefix in local.addresses.iter().map(HostAddress::network) {

@@ -43,8 +43,8 @@ pub(super) struct Packet {
     pub(super) newest: bool,
     /// Slot of the interface it leaves through, from lay out.
     pub(super) slot: u8,
-    /// Octets that the way outside takes, if the outer packet is larger and has to be cut, from lay out; else 0.
-    pub(super) path: u16,
+    /// Whether the outer packet has to be cut in two, from lay out.
+    pub(super) is_halved: bool,
 }
 
 const _: () = assert!(size_of::<Packet>() == 64);

@@ -128,7 +128,7 @@ impl<I: PacketIo> Lane<I> {
         }
         let mut passage = Passage::new(io, frames, packets, tables, *index, tally);
         passage.stage_to(|memory, packet, tables| match packet.route.to {
-            OUTSIDE => outside::leave(memory, packet, tables, ways, asks, now)
+            OUTSIDE => outside::leave(memory, packet, tables, ways, now)
                 .unwrap_or_else(|verdict| Fate::Ended(End::of(payer(packet))(verdict))),
             _ => Fate::On,
         });

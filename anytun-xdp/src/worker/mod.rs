@@ -189,6 +189,7 @@ impl<I: PacketIo> Worker<I> {
         {
             self.lane.io.wait(Duration::from_millis(1));
         }
+        self.lane.give_up_unresolved(self.tables.load());
         self.show();
     }
 

@@ -9,7 +9,7 @@ use super::stages::{clamp, inner};
 use super::tell::{tell, tell_outside};
 use crate::mode::fragment::Cut;
 use crate::mode::open_tunnel::{self, Border};
-use crate::table::ways::{Asks, Way, Wayless, Ways};
+use crate::table::ways::{Asks, Next, Way, Wayless, Ways};
 use crate::table::{OUTSIDE, Tables};
 
 /// Decides where a packet from outside goes.
@@ -40,7 +40,6 @@ pub(super) fn leave(
     packet: &mut Packet,
     tables: &Tables,
     ways: &Ways,
-    asks: &Asks,
     now: u64,
 ) -> Result<Fate, Verdict> {
     let inner = inner(packet);
@@ -57,10 +56,7 @@ pub(super) fn leave(
         return Ok(Fate::On);
     }
     let way = open_tunnel::way(ways, border, octets).map_err(|wayless| match wayless {
-        Wayless::Neighbour(next) => {
-            asks.ask(next);
-            Verdict::NoNeighbour
-        }
+        Wayless::Neighbour(_) => Verdict::NoNeighbour,
         _ => Verdict::NoWay,
     })?;
     if octets.len() > usize::from(way.mtu) {
@@ -113,15 +109,23 @@ pub(super) fn answer(
     let to = packet.route.to;
     let Some(kind) = tell_outside(memory, packet, tables, end.verdict, now) else { return Fate::Ended(end) };
     packet.client = to;
-    match leave(memory, packet, tables, ways, asks, now) {
+    match leave(memory, packet, tables, ways, now) {
         Ok(Fate::Leave) => Fate::Answered(end, kind),
-        _ => Fate::Ended(end),
+        _ => {
+            if let Some(next) = missing(memory, packet, tables, ways) {
+                asks.ask(next);
+            }
+            Fate::Ended(end)
+        }
     }
 }
 
-/// Whether a packet leaves its open network to a next hop that is not known yet.
-pub(super) fn is_unresolved(memory: &[u8], packet: &Packet, tables: &Tables, ways: &Ways) -> bool {
-    matches!(way(memory, packet, tables, ways), Some(Err(Wayless::Neighbour(_))))
+/// The next hop of a packet that leaves its open network, if that is not known yet.
+pub(super) fn missing(memory: &[u8], packet: &Packet, tables: &Tables, ways: &Ways) -> Option<Next> {
+    match way(memory, packet, tables, ways)? {
+        Err(Wayless::Neighbour(next)) => Some(next),
+        _ => None,
+    }
 }
 
 /// Octets of the largest packet on the way of one that leaves an open network; 0 when there is none.

@@ -89,17 +89,18 @@ fn lay_out(
     let plain = PAYLOAD_TYPE + length as usize;
     let total = head + HEADER + plain + client.keys.tag();
     let from = packet.start();
-    packet.path = 0;
+    packet.is_halved = false;
     if length as usize > room.inner() {
         // An IPv6 packet of a size that every link has to take is cut outside (RFC 2473 §7.2 b): in IPv4 by the router that
         // told of the path, in IPv6 here.
         let payload_type = memory.get(from + HEADER..).and_then(<[u8]>::first_chunk).copied();
         let small = payload_type == Some(ethernet::IPV6.to_be_bytes()) && length as usize <= ipv6::LEAST_MTU;
-        if !small || !room.leaves(length as usize) {
+        packet.is_halved = !endpoint.is_v4();
+        let leaves = if endpoint.is_v4() { room.leaves(length as usize) } else { room.interface >= ipv6::LEAST_MTU };
+        if !small || !leaves {
             return Err(end(Verdict::TooBig));
         }
         dont_fragment = false;
-        packet.path = if endpoint.is_v4() { 0 } else { u16::try_from(room.path).unwrap_or(0) };
     }
     if total > memory.len() {
         return Err(end(Verdict::TooBig));

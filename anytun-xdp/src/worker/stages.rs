@@ -78,8 +78,9 @@ impl<I: PacketIo> Lane<I> {
             let taken = if is_group(packet.route.to) {
                 let taken = copies.push(frame, *packet).map(|()| tally.count(Verdict::Copied, 1));
                 taken.map_err(|frame| (frame, Verdict::CopiesLimit))
-            } else if outside::is_unresolved(io.buffer(&mut frame), packet, tables, ways) {
-                unresolved.push(frame, *packet, now).map_err(|frame| (frame, Verdict::NoNeighbour))
+            } else if let Some(next) = outside::missing(io.buffer(&mut frame), packet, tables, ways) {
+                let taken = unresolved.push(frame, *packet, now).map(|()| asks.ask(next));
+                taken.map_err(|frame| (frame, Verdict::NoNeighbour))
             } else {
                 oversized.push(frame, *packet);
                 Ok(())
@@ -106,8 +107,11 @@ impl<I: PacketIo> Lane<I> {
                 }
                 None => outward += 1,
             };
-            let refused =
-                |receipt: Receipt| account(End::of(receipt.client)(Verdict::TxRingFull), tables, index, tally);
+            let refused = |receipt: Receipt| {
+                if receipt.octets > 0 {
+                    account(End::of(receipt.client)(Verdict::TxRingFull), tables, index, tally);
+                }
+            };
             outbox.transmit(io, port, sent, refused);
         }
         tally.count(Verdict::Forwarded, forwarded);
@@ -127,7 +131,7 @@ pub(super) fn pass_on<I: PacketIo>(
 ) {
     for (place, (mut frame, packet)) in frames.drain(..).zip(packets.iter()).enumerate() {
         match outboxes.get_mut(usize::from(packet.slot)).filter(|_| leave.contains(place)) {
-            Some(outbox) if packet.path != 0 => push_halves(io, frame, packet, outbox),
+            Some(outbox) if packet.is_halved => push_halves(io, frame, packet, outbox),
             Some(outbox) => {
                 io.set_length(&mut frame, packet.end());
                 outbox.push(frame, Receipt { client: packet.route.to, octets: packet.length() });
@@ -150,7 +154,9 @@ fn push_halves<I: PacketIo>(io: &mut I, mut frame: I::Frame, packet: &Packet, ou
     let Header { sequence, sender, mux } = packet.header;
     let identification = sequence.wrapping_mul(0x9e37_79b1) ^ (u32::from(mux) << 16 | u32::from(sender));
     let memory = io.buffer(&mut frame);
-    match halve(memory, network, packet.end(), packet.path.into(), identification, io.buffer(&mut further)) {
+    // Every way takes so much, so no error about fragments has to be understood.
+    let path = ipv6::LEAST_MTU;
+    match halve(memory, network, packet.end(), path, identification, io.buffer(&mut further)) {
         Some(octets) => {
             for (mut frame, (length, octets)) in
                 [frame, further].into_iter().zip(octets.into_iter().zip([receipt.octets, 0]))
@@ -229,7 +235,7 @@ fn route(
     clamp(memory, packet, tables, now);
     if packet.route.to == OUTSIDE {
         let sender = packet.client;
-        return outside::leave(memory, packet, tables, ways, asks, now)
+        return outside::leave(memory, packet, tables, ways, now)
             .map_err(|verdict| End { verdict, client: Some(sender) });
     }
     if let Some(client) = client_of(tables, packet.route.to) {

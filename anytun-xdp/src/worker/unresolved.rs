@@ -22,6 +22,9 @@ const _: () = assert!(WAITING <= BATCH, "all may go on at once");
 /// How long one waits, in milliseconds: the kernel asks a neighbour once a second.
 const PATIENCE: u64 = 1000;
 
+/// How often the kernel is asked again, in milliseconds, should a question have been lost.
+const AGAIN: u64 = 100;
+
 /// How often a worker looks that has nothing else to do.
 const NAP: Duration = Duration::from_millis(2);
 
@@ -89,10 +92,15 @@ impl<I: PacketIo> Lane<I> {
     pub(super) fn renumber_unresolved(&mut self, tables: &Tables) {
         if self.unresolved.generation != tables.generation {
             self.unresolved.generation = tables.generation;
-            while let Some(Waiting { frame, .. }) = self.unresolved.waiting.pop_front() {
-                account(End { verdict: Verdict::NoNeighbour, client: None }, tables, self.index, &mut self.tally);
-                self.io.recycle(frame);
-            }
+            self.give_up_unresolved(tables);
+        }
+    }
+
+    /// Gives up the packets that wait.
+    pub(super) fn give_up_unresolved(&mut self, tables: &Tables) {
+        while let Some(Waiting { frame, .. }) = self.unresolved.waiting.pop_front() {
+            account(End { verdict: Verdict::NoNeighbour, client: None }, tables, self.index, &mut self.tally);
+            self.io.recycle(frame);
         }
     }
 
@@ -101,14 +109,21 @@ impl<I: PacketIo> Lane<I> {
         let Self { index, io, tally, packets, crypto, outboxes, oversized, unresolved, identification, asks, .. } =
             self;
         let Unresolved { waiting, frames, packets: due, looked, .. } = unresolved;
+        let asks_again = now / AGAIN != *looked / AGAIN;
         *looked = now;
         for _ in 0..waiting.len() {
             let Some(mut first) = waiting.pop_front() else { break };
-            if now < first.end && outside::is_unresolved(io.buffer(&mut first.frame), &first.packet, tables, ways) {
-                waiting.push_back(first);
-            } else {
-                frames.push(first.frame);
-                due.push(first.packet);
+            match outside::missing(io.buffer(&mut first.frame), &first.packet, tables, ways) {
+                Some(next) if now < first.end => {
+                    if asks_again {
+                        asks.ask(next);
+                    }
+                    waiting.push_back(first);
+                }
+                _ => {
+                    frames.push(first.frame);
+                    due.push(first.packet);
+                }
             }
         }
         let count = frames.len();
@@ -120,7 +135,7 @@ impl<I: PacketIo> Lane<I> {
         }
         let mut passage = Passage::new(io, frames, packets, tables, *index, tally);
         passage.stage_to(|memory, packet, tables| {
-            outside::leave(memory, packet, tables, ways, asks, now).unwrap_or_else(|verdict| {
+            outside::leave(memory, packet, tables, ways, now).unwrap_or_else(|verdict| {
                 let end = End::of(packet.client)(verdict);
                 outside::otherwise(memory, packet, tables, ways, asks, end, now)
             })

@@ -176,49 +176,72 @@ fn the_kernel_gets_what_is_for_it_and_for_everybody() {
     home.ensure_each_has_a_verdict();
 }
 
-/// A frame with an IP packet to an address, up to which all is there.
-fn ip(to: [u8; 6], destination: IpAddr) -> Vec<u8> {
-    let mut frame = frame(to, A, 60);
-    let (ethertype, at, address) = match destination {
-        IpAddr::V4(v4) => ([0x08, 0x00], 30, v4.octets().to_vec()),
-        IpAddr::V6(v6) => ([0x86, 0xdd], 38, v6.octets().to_vec()),
-    };
-    frame[12..14].copy_from_slice(&ethertype);
-    frame[at..at + address.len()].copy_from_slice(&address);
+/// A frame with an IP packet between two addresses, behind tags.
+fn ip(to: [u8; 6], tags: &[u8], ends: [&str; 2]) -> Vec<u8> {
+    let ends = ends.map(|end| end.parse().expect("an address"));
+    let mut frame = [&to[..], &A, tags].concat();
+    match ends {
+        [IpAddr::V4(source), IpAddr::V4(destination)] => {
+            frame.extend_from_slice(&[0x08, 0x00]);
+            frame.extend_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 17, 0, 0]);
+            frame.extend([source.octets(), destination.octets()].concat());
+        }
+        [IpAddr::V6(source), IpAddr::V6(destination)] => {
+            frame.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 17, 64]);
+            frame.extend([source.octets(), destination.octets()].concat());
+        }
+        _ => panic!("two families"),
+    }
+    frame.resize(frame.len() + 20, 0);
     frame
 }
 
 #[test]
-fn the_kernel_gets_nothing_that_it_would_route_where_it_has_addresses() {
+fn the_kernel_gets_nothing_that_it_would_route_or_answer_elsewhere_where_it_has_addresses() {
     let mut home = home("address = [\"10.9.0.1/24\", \"fd00:9::1/64\"]");
     let mac = home.mac;
-    for (to, is_own) in [
-        ("10.9.0.1", true),
-        ("10.9.0.2", false),
-        ("192.0.2.1", false),
-        ("fd00:9::1", true),
-        ("fe80::1", true),
-        ("fd00:9::2", false),
-        ("2001:db8::1", false),
-    ] {
-        alice_sends(&mut home.bench, &ip(mac, to.parse().expect("an address")));
-        home.received();
-        assert_eq!(home.delivered().len(), usize::from(is_own), "{to}");
-    }
-    assert_eq!(home.bench.count(Verdict::NoRoute), 4);
-    let tagged = [&mac[..], &A, &[0x81, 0, 0, 7, 0x08, 0], &[0; 40]].concat();
-    for frame in [tagged, frame(mac, A, 0), ip(ALL, "192.0.2.1".parse().expect("an address"))] {
+    let (v4, v6) = (["10.9.0.1", "192.0.2.1"], ["fd00:9::1", "2001:db8::1"]);
+    let mut refused = 0;
+    let mut check = |to: [u8; 6], tags: &[u8], ends: [&str; 2], is_for_node: bool| {
+        let frame = ip(to, tags, ends);
         alice_sends(&mut home.bench, &frame);
         home.received();
-        assert_eq!(home.delivered(), [frame]);
+        let expected: &[Vec<u8>] = if is_for_node { &[frame] } else { &[] };
+        assert_eq!(home.delivered(), expected, "{tags:02x?} {ends:?}");
+        refused += u64::from(!is_for_node && to != ALL);
+    };
+    for (source, is_of_link) in [("10.9.0.7", true), ("0.0.0.0", true), ("10.8.0.7", false), ("10.9.0.1", false)] {
+        check(mac, &[], [source, v4[0]], is_of_link);
+        check(mac, &[], [source, v4[1]], false);
     }
+    for (source, is_of_link) in [("fd00:9::7", true), ("::", true), ("fe80::7", true), ("fd00:8::7", false)] {
+        check(mac, &[], [source, v6[0]], is_of_link);
+        check(mac, &[], [source, "fe80::1"], is_of_link);
+        check(mac, &[], [source, v6[1]], false);
+    }
+    check(mac, &[], ["10.9.0.7", "10.9.0.2"], false);
+    // To the kernel a tag without a VLAN is none.
+    for tags in [&[0x81, 0, 0xe0, 0][..], &[0x88, 0xa8, 0, 0, 0x81, 0, 0, 0]] {
+        check(mac, tags, ["10.9.0.7", v4[0]], true);
+        check(mac, tags, ["10.9.0.7", v4[1]], false);
+    }
+    check(mac, &[0x81, 0, 0, 0, 0x81, 0, 0, 0, 0x81, 0, 0, 0], ["10.9.0.7", v4[0]], false);
+    check(mac, &[0x81, 0, 0, 7], ["10.9.0.7", v4[1]], true);
+    for (to, is_for_link) in
+        [("10.9.0.255", true), ("224.0.0.1", true), ("255.255.255.255", true), (v4[0], true), (v4[1], false)]
+    {
+        check(ALL, &[], ["10.9.0.7", to], is_for_link);
+    }
+    check(ALL, &[], ["fe80::7", "ff02::1"], true);
+    check(ALL, &[], ["fe80::7", v6[1]], false);
+    assert_eq!(home.bench.count(Verdict::NoRoute), refused + 2);
     home.ensure_each_has_a_verdict();
 }
 
 #[test]
 fn a_device_without_an_address_is_a_port_of_the_host_s_bridge() {
     let mut home = home("");
-    let frame = ip(home.mac, "192.0.2.1".parse().expect("an address"));
+    let frame = ip(home.mac, &[], ["10.8.0.7", "192.0.2.1"]);
     alice_sends(&mut home.bench, &frame);
     home.received();
     assert_eq!(home.delivered(), [frame]);
