@@ -19,7 +19,7 @@ use super::stage::Stage;
 use super::{BATCH, Lane, outside};
 use crate::mode::halve::halve;
 use crate::mode::{bridge, mss, tunnel};
-use crate::table::ways::{Asks, Ways};
+use crate::table::ways::Ways;
 use crate::table::{KERNEL, OUTSIDE, Tables, is_group};
 
 impl<I: PacketIo> Lane<I> {
@@ -53,7 +53,7 @@ impl<I: PacketIo> Lane<I> {
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         open(&mut passage, crypto, origin, now, &mut done);
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
-        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, ways, asks, origin, now) {
+        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, ways, origin, now) {
             Ok(_) if packet.route.to == KERNEL => {
                 Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
             }
@@ -194,7 +194,6 @@ fn route(
     packet: &mut Packet,
     tables: &Tables,
     ways: &Ways,
-    asks: &Asks,
     origin: Origin<'_>,
     now: u64,
 ) -> Result<Fate, End> {
