@@ -276,7 +276,8 @@ impl Memberships {
             self.see_to(key, client, now);
         }
         for network in self.networks.iter_mut().flatten().filter(|network| network.next <= now) {
-            network.round = Some(0);
+            // A round that takes longer goes on: those at its end are to be asked, too.
+            network.round.get_or_insert(0);
             let interval = network.snooped.interval();
             network.quick = network.quick.saturating_sub(1);
             network.next = now + if network.quick > 0 { interval / 4 } else { interval };

@@ -7,7 +7,6 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
 use anytun_common::wire::{ethernet, ipv4, udp};
 
-use super::Lane;
 use super::batch::Packet;
 use super::counters::Tally;
 use super::io::PacketIo;
@@ -16,6 +15,7 @@ use super::room::Room;
 use super::sealing::seal;
 use super::slow::{Inlet, Parcel, Way, WorkerHalf};
 use super::stages::{clamp, inner, pass_on};
+use super::{Lane, REST};
 use crate::mode::fragment::Cut;
 use crate::mode::icmp::Problem;
 use crate::mode::tunnel::Route;
@@ -96,9 +96,8 @@ impl<I: PacketIo> Lane<I> {
         // Both pipes are asked before, as either is to wake the worker.
         let local = self.local.as_ref().is_none_or(|local| local.half.doze());
         let datagrams = self.datagrams.as_ref().is_none_or(Inlet::doze);
-        if local && datagrams {
-            self.io.wait(timeout);
-        }
+        // What is not taken yet may be being put in by a thread that waits for this processor.
+        self.io.wait(if local && datagrams { timeout } else { timeout.min(REST) });
         self.local.iter().for_each(|local| local.half.rise());
         self.datagrams.iter().for_each(Inlet::rise);
     }

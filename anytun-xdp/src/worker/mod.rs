@@ -6,6 +6,7 @@ mod copies;
 mod counters;
 pub mod datagram;
 mod fragments;
+mod handover;
 pub mod io;
 mod local;
 pub mod memory;

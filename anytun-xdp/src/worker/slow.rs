@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{ethernet, ipv4, ipv6};
-use crossbeam::queue::ArrayQueue;
+
+use super::handover::Handover;
 
 /// By which way the kernel gets a packet, or gave it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,21 +135,21 @@ impl fmt::Debug for Bell {
 /// One direction. Every parcel is in one of the queues or in the hands of one end; each queue has room for all.
 #[derive(Debug)]
 struct Pipe {
-    full: ArrayQueue<Parcel>,
-    empty: ArrayQueue<Parcel>,
+    full: Handover<Parcel>,
+    empty: Handover<Parcel>,
 }
 
 impl Pipe {
     fn new(parcels: usize, octets: usize) -> Arc<Self> {
         let parcels = parcels.max(1);
-        let pipe = Self { full: ArrayQueue::new(parcels), empty: ArrayQueue::new(parcels) };
+        let pipe = Self { full: Handover::new(parcels), empty: Handover::new(parcels) };
         (0..parcels).for_each(|_| put(&pipe.empty, Parcel::new(octets)));
         Arc::new(pipe)
     }
 }
 
 #[inline]
-fn put(queue: &ArrayQueue<Parcel>, parcel: Parcel) {
+fn put(queue: &Handover<Parcel>, parcel: Parcel) {
     // There is room for every parcel of the pipe; one of another pipe has no place here.
     let _foreign = queue.push(parcel);
 }

@@ -9,6 +9,7 @@ use crossbeam::queue::ArrayQueue;
 
 use super::Lane;
 use super::batch::Packet;
+use super::handover::Handover;
 use super::io::PacketIo;
 use super::local::START;
 use super::opening::body;
@@ -54,7 +55,7 @@ pub struct Snoop {
     changes: ArrayQueue<Heard>,
     /// Of the changes that wait, how many are from clients of each class.
     held: Box<[AtomicU32; CLASSES]>,
-    queries: ArrayQueue<Addressed>,
+    queries: Handover<Addressed>,
     bell: Bell,
 }
 
@@ -64,7 +65,7 @@ impl Snoop {
         Self {
             changes: ArrayQueue::new(CHANGES),
             held: Box::new([const { AtomicU32::new(0) }; CLASSES]),
-            queries: ArrayQueue::new(QUERIES),
+            queries: Handover::new(QUERIES),
             bell,
         }
     }
@@ -145,7 +146,9 @@ pub(super) fn overhear(
     let mut verdict = Verdict::Membership;
     for (kind, group) in report {
         if !snoop.leave((tables.generation, Change { client, group, kind })) {
+            // There is no room for the rest either.
             verdict = Verdict::ReportsLimit;
+            break;
         }
     }
     snoop.bell.ring();
@@ -169,6 +172,11 @@ impl<I: PacketIo> Lane<I> {
                 break;
             }
             let Some(asked) = snoop.queries.pop() else { break };
+            if asked.generation > tables.generation {
+                // Put there since this turn began: the next one has those tables.
+                let _full = snoop.queries.push(asked);
+                break;
+            }
             if asked.generation != tables.generation {
                 continue;
             }

@@ -8,6 +8,7 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::checksum;
 use anytun_xdp::mode::icmp::Kind;
 use anytun_xdp::mode::query::Query;
+use anytun_xdp::table::Tables;
 use anytun_xdp::table::membership::{Memberships, Question, Totals};
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
@@ -65,7 +66,8 @@ impl Site {
         }
         while self.bench.worker.turn(self.now) > 0 {}
         self.bench.worker.turn(self.now);
-        assert!(self.bench.worker.io_mut().ledger().holds());
+        let ledger = self.bench.worker.io_mut().ledger();
+        assert!(ledger.holds() && ledger.received == 0, "{ledger:?}");
     }
 
     fn wait(&mut self, milliseconds: u64) {
@@ -392,11 +394,16 @@ fn queries_are_sent_a_few_in_a_turn_and_never_to_another_client() {
     let [alice, bob, carol] = site.got(0x0800);
     assert_eq!((alice.len(), bob.len(), carol.len()), (0, 0, 40));
     assert!(carol.iter().all(|packet| packet == query.packet()));
-    site.bench.snoop.ask(asked(tables.generation + 1, 2));
+    let generation = tables.generation + 1;
+    site.bench.snoop.ask(asked(generation, 2));
     assert_eq!(site.bench.worker.turn(site.now), 0, "by other tables the number may be another's");
-    assert_eq!(site.bench.counters.injected(), 40);
+    site.bench.tables.store(Arc::new(Tables { generation, ..(*tables).clone() }));
+    assert_eq!(site.bench.worker.turn(site.now), 1, "it waited for its tables");
+    site.bench.snoop.ask(asked(tables.generation, 2));
+    assert_eq!(site.bench.worker.turn(site.now), 0, "those of old tables go nowhere");
+    assert_eq!(site.bench.counters.injected(), 41);
     for _ in 0..1000 {
-        site.bench.snoop.ask(asked(tables.generation, 1));
+        site.bench.snoop.ask(asked(generation, 1));
     }
     assert!(!site.bench.snoop.has_room());
     site.settle();
