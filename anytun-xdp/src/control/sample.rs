@@ -103,6 +103,7 @@ fn interface() -> Interface {
             asked: "auto".into(),
             got: "copy".into(),
             need_wakeup: true,
+            huge_pages: false,
             statistics: XskStatistics { rx_ring_full: 5, ..XskStatistics::default() },
         }],
     }

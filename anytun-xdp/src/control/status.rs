@@ -164,6 +164,8 @@ pub struct Queue {
     pub got: String,
     /// Whether the socket was bound with `XDP_USE_NEED_WAKEUP`.
     pub need_wakeup: bool,
+    /// Whether the packets' memory lies in huge pages.
+    pub huge_pages: bool,
     /// What the kernel counts for the socket.
     pub statistics: XskStatistics,
 }

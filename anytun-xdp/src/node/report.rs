@@ -121,6 +121,7 @@ impl Running {
                     asked: asked.into(),
                     got: if port.zero_copy { "zerocopy" } else { "copy" }.into(),
                     need_wakeup: port.need_wakeup,
+                    huge_pages: port.huge_pages,
                     statistics: statistics(worker, slot),
                 })
             };

@@ -20,7 +20,7 @@ fn the_json_has_these_names_and_comes_back_the_same() {
             "name": "eth0", "slot": 0, "ifindex": 3, "mac": "02:00:00:00:00:01", "mtu": 1500, "driver": "veth",
             "up": true, "xdp": {"asked": "auto", "got": "native"},
             "queues": [{
-                "queue": 0, "worker": 0, "asked": "auto", "got": "copy", "need_wakeup": true,
+                "queue": 0, "worker": 0, "asked": "auto", "got": "copy", "need_wakeup": true, "huge_pages": false,
                 "statistics": {
                     "rx_dropped": 0, "rx_invalid_descs": 0, "tx_invalid_descs": 0, "rx_ring_full": 5,
                     "rx_fill_ring_empty_descs": 0, "tx_ring_empty_descs": 0,

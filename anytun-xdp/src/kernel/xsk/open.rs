@@ -74,10 +74,11 @@ impl Xsk {
     fn bind_all(ports: &[Option<PortSpec>], zero_copy: bool) -> Result<Self, Refused> {
         let frame_size = frame_size(ports, zero_copy).map_err(Refused::Host)?;
         let used = ports.iter().flatten().count() as u32;
-        let (umem, free) = umem(frame_size, FRAMES * used.max(1)).map_err(Refused::Host)?;
+        let ((umem, free), huge_pages) = umem(frame_size, FRAMES * used.max(1)).map_err(Refused::Host)?;
         let bind =
             |spec: &Option<PortSpec>| spec.as_ref().map(|spec| bind(&umem, spec, zero_copy, frame_size)).transpose();
-        let bound = ports.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let mut bound = ports.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        bound.iter_mut().flatten().for_each(|port| port.report.huge_pages = huge_pages);
         let mut xsk = Self {
             ports: bound,
             area: Area::new(umem, next_id()),
@@ -202,7 +203,12 @@ pub(in crate::kernel) fn umem_octets(ports: u32, mtu: u32, zero_copy: bool) -> O
     Some(u64::from(frame_size_for(mtu, zero_copy)?) * u64::from(FRAMES * ports.max(1)))
 }
 
-fn umem(frame_size: u32, frames: u32) -> Result<(Umem, Vec<FrameDesc>), HostError> {
+/// A UMEM and its frames.
+type Made = (Umem, Vec<FrameDesc>);
+
+/// Makes a UMEM in huge pages, of which so many have to be reserved (Documentation/admin-guide/mm/hugetlbpage.rst), or else in
+/// usual ones; says which.
+fn umem(frame_size: u32, frames: u32) -> Result<(Made, bool), HostError> {
     let wrong =
         |error: &dyn std::error::Error| HostError::other("sizing the UMEM", io::Error::other(error.to_string()));
     let config = UmemConfig::builder()
@@ -212,7 +218,14 @@ fn umem(frame_size: u32, frames: u32) -> Result<(Umem, Vec<FrameDesc>), HostErro
         .build()
         .map_err(|error| wrong(&error))?;
     let frames = NonZeroU32::new(frames).unwrap_or(NonZeroU32::MIN);
-    Umem::new(config, frames, false).map_err(|error| {
+    let octets = u64::from(frame_size) * u64::from(frames.get());
+    if huge_page().is_some_and(|page| octets.is_multiple_of(page))
+        && let Ok(made) = Umem::new(config, frames, true)
+    {
+        return Ok((made, true));
+    }
+    let made = Umem::new(config, frames, false).map(|made| (made, false));
+    made.map_err(|error| {
         let cause = cause(&error);
         match cause.raw_os_error() {
             Some(libc::EPERM) => HostError::not_permitted("make a UMEM", "CAP_NET_RAW"),
@@ -226,6 +239,13 @@ fn umem(frame_size: u32, frames: u32) -> Result<(Umem, Vec<FrameDesc>), HostErro
             _ => HostError::other("making a UMEM", cause),
         }
     })
+}
+
+/// Octets of the kernel's huge pages (`Hugepagesize` of proc(5)); nothing where it has none.
+fn huge_page() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Hugepagesize:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024).filter(|page| *page > 0)
 }
 
 fn memory(error: io::Error) -> HostError {
