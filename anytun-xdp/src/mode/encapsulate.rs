@@ -25,13 +25,13 @@ pub struct Marks {
 #[inline]
 pub fn length(endpoint: &Endpoint) -> usize {
     let network = if endpoint.is_v4() { ipv4::HEADER } else { ipv6::HEADER };
-    ethernet::HEADER + endpoint.tags.as_bytes().len() + network + udp::HEADER
+    ethernet::HEADER + endpoint.tags().as_bytes().len() + network + udp::HEADER
 }
 
 /// Octets of the IP packet in a frame of `frame` octets to `endpoint`.
 #[inline]
 pub fn network_length(endpoint: &Endpoint, frame: usize) -> usize {
-    frame.saturating_sub(ethernet::HEADER + endpoint.tags.as_bytes().len())
+    frame.saturating_sub(ethernet::HEADER + endpoint.tags().as_bytes().len())
 }
 
 /// What a packet's UDP checksum lacks: its payload. Nothing when the packet goes without.
@@ -42,20 +42,21 @@ pub struct Unsummed(Option<NonZeroU16>);
 /// the packet is not to be sent, when it is too short or too long for its headers. Before it is, [`sum`] has to be called.
 #[inline]
 pub fn write(packet: &mut [u8], endpoint: &Endpoint, service: &Service, marks: Marks) -> Option<Unsummed> {
-    let tags = endpoint.tags.as_bytes();
+    let tags = endpoint.tags();
+    let tags = tags.as_bytes();
     let (link, network) = packet.split_at_mut_checked(ethernet::HEADER + tags.len())?;
     let (addresses, tagged) = link.split_first_chunk_mut::<{ ethernet::TYPE }>()?;
-    *addresses = *endpoint.link.as_bytes();
+    *addresses = *endpoint.link().as_bytes();
     let (tagged, ethertype) = tagged.split_last_chunk_mut::<2>()?;
     // Few clients are tagged, and to copy a number of octets that only the packet knows is a call.
     if !tags.is_empty() {
         tagged.copy_from_slice(tags);
     }
-    match (unmapped(service.address), unmapped(endpoint.address)) {
+    match (unmapped(service.address), unmapped(endpoint.address())) {
         (Some(source), Some(destination)) => {
             *ethertype = ethernet::IPV4.to_be_bytes();
             let addresses = [u32::from_be_bytes(source), u32::from_be_bytes(destination)];
-            write_v4(network, addresses, [service.port, endpoint.port], marks, service.udp_checksum)
+            write_v4(network, addresses, [service.port, endpoint.port()], marks, service.udp_checksum)
         }
         (None, None) => {
             *ethertype = ethernet::IPV6.to_be_bytes();
@@ -128,12 +129,12 @@ fn write_v6(network: &mut [u8], endpoint: &Endpoint, service: &Service, marks: M
     ip[ipv6::NEXT_HEADER] = udp::PROTOCOL;
     ip[ipv6::HOP_LIMIT] = HOPS;
     ip[ipv6::SOURCE..][..16].copy_from_slice(&service.address);
-    ip[ipv6::DESTINATION..][..16].copy_from_slice(&endpoint.address);
-    let ports = [service.port, endpoint.port];
+    ip[ipv6::DESTINATION..][..16].copy_from_slice(&endpoint.address());
+    let ports = [service.port, endpoint.port()];
     for (field, value) in datagram.as_chunks_mut::<2>().0.iter_mut().zip([ports[0], ports[1], length, 0]) {
         *field = value.to_be_bytes();
     }
-    let addresses = checksum::add(checksum::add(0, &service.address), &endpoint.address);
+    let addresses = checksum::add(checksum::add(0, &service.address), &endpoint.address());
     Some(unsummed(addresses, ports, length))
 }
 
@@ -169,7 +170,7 @@ mod tests {
         };
         let tags = Tags::new(tags).expect("tags");
         let link = Link::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
-        Endpoint { slot: 0, link, tags, address, port: 40_000 }
+        Endpoint::new(0, link, tags, address, 40_000)
     }
 
     fn built(service: &Service, endpoint: &Endpoint, marks: Marks) -> (Vec<u8>, Datagram) {
@@ -181,7 +182,7 @@ mod tests {
         let datagram = classify(packet.as_slice()).expect("a datagram");
         assert_eq!(&packet[datagram.payload..], b"a sealed packet");
         assert_eq!((datagram.source, datagram.source_port), (service.address, 4444));
-        assert_eq!((datagram.destination, datagram.destination_port), (endpoint.address, 40_000));
+        assert_eq!((datagram.destination, datagram.destination_port), (endpoint.address(), 40_000));
         (packet, datagram)
     }
 

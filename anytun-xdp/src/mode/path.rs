@@ -82,7 +82,7 @@ impl TooBig {
         let Some(client) = number.and_then(|client| tables.clients.get(client as usize)) else {
             return Heard::UnknownClient;
         };
-        let is_there = |endpoint: Endpoint| (endpoint.address, endpoint.port) == (self.address, self.port);
+        let is_there = |endpoint: Endpoint| (endpoint.address(), endpoint.port()) == (self.address, self.port);
         if !client.track.endpoint.load().is_some_and(is_there) {
             return Heard::Elsewhere;
         }

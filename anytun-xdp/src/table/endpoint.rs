@@ -1,5 +1,7 @@
 //! Where a client is: learned from its packets by one worker, read by all.
 
+use std::fmt;
+use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anytun_common::wire::ethernet::{self, MAX_TAGS, Mac, TAG};
@@ -9,19 +11,11 @@ use super::latch::Latch;
 
 /// The way to a client: the interface, neighbour and tags its last authentic packet came from, and its outer address and
 /// port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Endpoint {
-    /// Slot of the interface.
-    pub slot: u8,
-    /// The Ethernet addresses that a frame to the client starts with.
-    pub link: Link,
-    /// VLAN tags of the client's packets.
-    pub tags: Tags,
-    /// The client's outer address, an IPv4 one mapped.
-    pub address: [u8; 16],
-    /// The client's UDP port.
-    pub port: u16,
-}
+///
+/// It is kept as the words in which workers share it, and its parts are taken out in registers: what is stored in pieces
+/// cannot be loaded as a whole at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint([u64; WORDS]);
 
 /// The first octets of a frame: destination and source address, as they stand on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -102,36 +96,68 @@ impl Tags {
 }
 
 impl Endpoint {
+    /// A client with this outer address, an IPv4 one mapped, and this UDP port, to which frames go through the interface with
+    /// this slot.
+    #[inline]
+    pub fn new(slot: u8, link: Link, tags: Tags, address: [u8; 16], port: u16) -> Self {
+        let link = link.number();
+        let rest = u64::from(port) | u64::from(slot) << 16 | u64::from(tags.length) << 24;
+        let address = u128::from_le_bytes(address);
+        Self([
+            link as u64,
+            (link >> 64) as u64 | rest << 32,
+            u64::from_le_bytes(tags.octets),
+            address as u64,
+            (address >> 64) as u64,
+        ])
+    }
+
+    /// Slot of the interface.
+    #[inline]
+    pub fn slot(&self) -> u8 {
+        (self.0[1] >> 48) as u8
+    }
+
+    /// The Ethernet addresses that a frame to the client starts with.
+    #[inline]
+    pub fn link(&self) -> Link {
+        Link::from_number(u128::from(self.0[1]) << 64 | u128::from(self.0[0]))
+    }
+
+    /// VLAN tags of the client's packets.
+    #[inline]
+    pub fn tags(&self) -> Tags {
+        Tags { octets: self.0[2].to_le_bytes(), length: ((self.0[1] >> 56) as u8).min((MAX_TAGS * TAG) as u8) }
+    }
+
+    /// The client's outer address, an IPv4 one mapped.
+    #[inline]
+    pub fn address(&self) -> [u8; 16] {
+        (u128::from(self.0[4]) << 64 | u128::from(self.0[3])).to_le_bytes()
+    }
+
+    /// The client's UDP port.
+    #[inline]
+    pub fn port(&self) -> u16 {
+        (self.0[1] >> 32) as u16
+    }
+
     /// Whether the client speaks IPv4 outside.
     #[inline]
     pub fn is_v4(&self) -> bool {
-        unmapped(self.address).is_some()
+        unmapped(self.address()).is_some()
     }
+}
 
-    #[inline]
-    fn pack(&self) -> [u64; WORDS] {
-        let link = self.link.number();
-        let rest = u64::from(self.port) | u64::from(self.slot) << 16 | u64::from(self.tags.length) << 24;
-        let address = u128::from_le_bytes(self.address);
-        [
-            link as u64,
-            (link >> 64) as u64 | rest << 32,
-            u64::from_le_bytes(self.tags.octets),
-            address as u64,
-            (address >> 64) as u64,
-        ]
-    }
-
-    #[inline]
-    fn unpack(words: [u64; WORDS]) -> Self {
-        let rest = words[1] >> 32;
-        Self {
-            slot: (rest >> 16) as u8,
-            link: Link::from_number(u128::from(words[1]) << 64 | u128::from(words[0])),
-            tags: Tags { octets: words[2].to_le_bytes(), length: ((rest >> 24) as u8).min((MAX_TAGS * TAG) as u8) },
-            address: (u128::from(words[4]) << 64 | u128::from(words[3])).to_le_bytes(),
-            port: rest as u16,
-        }
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("slot", &self.slot())
+            .field("link", &self.link())
+            .field("tags", &self.tags())
+            .field("address", &Ipv6Addr::from(self.address()))
+            .field("port", &self.port())
+            .finish()
     }
 }
 
@@ -150,14 +176,14 @@ impl EndpointCell {
     /// The endpoint in force.
     #[inline]
     pub fn load(&self) -> Option<Endpoint> {
-        self.words.load().map(Endpoint::unpack)
+        self.words.load().map(Endpoint)
     }
 
     /// Puts `endpoint` in force if it differs and `still_newest` says, once no other worker can publish, that its packet
     /// is still the highest of its sender. Returns whether it did.
     #[inline]
     pub fn learn(&self, endpoint: &Endpoint, still_newest: impl FnOnce() -> bool) -> bool {
-        let words = endpoint.pack();
+        let Endpoint(words) = *endpoint;
         // Compared in registers: a comparison of memory would wait for it to be written.
         let differs = |known: [u64; WORDS]| known.iter().zip(words).fold(0, |all, (a, b)| all | (a ^ b)) != 0;
         if self.words.load().is_some_and(|known| !differs(known)) {
@@ -185,13 +211,8 @@ mod tests {
     use super::*;
 
     fn endpoint(n: u8) -> Endpoint {
-        Endpoint {
-            slot: n % 16,
-            link: Link::new([n ^ 0xff; 6], [n; 6]),
-            tags: Tags::new(&[0x81, 0, 0, n, 0x88, 0xa8, 0x0f, n][..usize::from(n % 3) * 4]).expect("whole tags"),
-            address: [n; 16],
-            port: u16::from(n) * 257,
-        }
+        let tags = Tags::new(&[0x81, 0, 0, n, 0x88, 0xa8, 0x0f, n][..usize::from(n % 3) * 4]).expect("whole tags");
+        Endpoint::new(n % 16, Link::new([n ^ 0xff; 6], [n; 6]), tags, [n; 16], u16::from(n) * 257)
     }
 
     #[test]
@@ -200,6 +221,19 @@ mod tests {
         let back = Link::back(&[17, 19, 23, 29, 31, 37, 2, 3, 5, 7, 11, 13]);
         assert_eq!(back, Link::new(there, here));
         assert_eq!(back.as_bytes(), &[2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37]);
+    }
+
+    #[test]
+    fn its_parts_are_those_it_was_made_of() {
+        let link = Link::new([2, 3, 5, 7, 11, 13], [17, 19, 23, 29, 31, 37]);
+        let address: [u8; 16] = std::array::from_fn(|at| 0xf0 + at as u8);
+        for octets in [&[][..], &[0x81, 0, 0xff, 0xfe], &[0x88, 0xa8, 0xe0, 0x64, 0x81, 0x00, 0x0f, 0xff]] {
+            let tags = Tags::new(octets).expect("whole tags");
+            let endpoint = Endpoint::new(0xff, link, tags, address, 0xfedc);
+            assert_eq!((endpoint.slot(), endpoint.link(), endpoint.tags()), (0xff, link, tags));
+            assert_eq!((endpoint.address(), endpoint.port()), (address, 0xfedc));
+            assert_eq!(endpoint.tags().as_bytes(), octets);
+        }
     }
 
     #[test]
@@ -241,7 +275,7 @@ mod tests {
                 let mut seen = 0u32;
                 while !done.load(Ordering::Relaxed) || seen == 0 {
                     if let Some(found) = cell.load() {
-                        assert_eq!(found, endpoint(found.address[0]));
+                        assert_eq!(found, endpoint(found.address()[0]));
                         seen += 1;
                     }
                 }

@@ -47,6 +47,6 @@ impl Tables {
 impl Expected {
     fn endpoint(&self, service: &Service, ways: &Ways) -> Result<Endpoint, Wayless> {
         let way = ways.find(&self.address, &service.address, 0)?;
-        Ok(Endpoint { slot: way.slot, link: way.link, tags: way.tags, address: self.address, port: self.port })
+        Ok(Endpoint::new(way.slot, way.link, way.tags, self.address, self.port))
     }
 }

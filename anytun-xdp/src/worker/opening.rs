@@ -182,13 +182,8 @@ fn endpoint(memory: &[u8], packet: &Packet, client: &Client, tables: &Tables, or
 #[inline]
 fn back(memory: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
     let tags = memory.get(ethernet::TYPE..packet.network().checked_sub(2)?)?;
-    Some(Endpoint {
-        slot: port as u8,
-        link: Link::back(memory.first_chunk()?),
-        tags: Tags::new(tags)?,
-        address: packet.source,
-        port: packet.source_port,
-    })
+    let link = Link::back(memory.first_chunk()?);
+    Some(Endpoint::new(port as u8, link, Tags::new(tags)?, packet.source, packet.source_port))
 }
 
 /// The way by which the kernel would answer a packet that it received: it has kept to itself by which the packet came. Nothing
@@ -197,12 +192,12 @@ fn back(memory: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
 #[inline(never)]
 fn by_routes(packet: &Packet, client: &Client, tables: &Tables, ways: &Ways, asks: &Asks) -> Option<Endpoint> {
     let (address, port) = (packet.source, packet.source_port);
-    if client.track.endpoint.load().is_some_and(|known| (known.address, known.port) == (address, port)) {
+    if client.track.endpoint.load().is_some_and(|known| (known.address(), known.port()) == (address, port)) {
         return None;
     }
     let service = tables.services.all().get(packet.service as usize)?;
     match ways.find(&address, &service.address, 0) {
-        Ok(Way { slot, link, tags, .. }) => Some(Endpoint { slot, link, tags, address, port }),
+        Ok(Way { slot, link, tags, .. }) => Some(Endpoint::new(slot, link, tags, address, port)),
         Err(Wayless::Neighbour(next)) => {
             asks.ask(next);
             None

@@ -20,8 +20,8 @@ impl Room {
     /// The way to `client`, which is at `endpoint`; nothing when the endpoint's interface is gone.
     #[inline]
     pub(super) fn new(client: &Client, endpoint: &Endpoint, tables: &Tables, now: u64) -> Option<Self> {
-        let interface = *tables.mtus.get(usize::from(endpoint.slot))?;
-        let told = client.track.path.get(endpoint.address, now);
+        let interface = *tables.mtus.get(usize::from(endpoint.slot()))?;
+        let told = client.track.path.get(endpoint.address(), now);
         let path = told.map_or(interface, |told| interface.min(told.into()));
         let network = if endpoint.is_v4() { ipv4::HEADER } else { ipv6::HEADER };
         let around = network + udp::HEADER + HEADER + PAYLOAD_TYPE + client.keys.tag();

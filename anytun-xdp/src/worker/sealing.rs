@@ -123,7 +123,7 @@ fn lay_out(
     packet.unsummed = encapsulate::write(framed, &endpoint, service, marks).ok_or(end(Verdict::TooBig))?;
     packet.place_at(head, total).ok_or(end(Verdict::TooBig))?;
     packet.header = Header { sequence, sender, mux: client.mux };
-    packet.slot = endpoint.slot;
+    packet.slot = endpoint.slot();
     Ok(())
 }
 

@@ -54,6 +54,8 @@ impl<I: PacketIo> Lane<I> {
         open(&mut passage, crypto, origin, now, &mut done);
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
         passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, ways, origin, now) {
+            // By far the most; told before others, so that their fate is not copied from memory.
+            Ok(Fate::On) if packet.route.to != KERNEL => Fate::On,
             Ok(_) if packet.route.to == KERNEL => {
                 Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
             }

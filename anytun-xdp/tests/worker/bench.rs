@@ -260,6 +260,6 @@ impl Bench {
     }
 
     pub(crate) fn endpoint_port(&self, client: usize) -> Option<u16> {
-        self.tables.load().clients[client].track.endpoint.load().map(|endpoint| endpoint.port)
+        self.tables.load().clients[client].track.endpoint.load().map(|endpoint| endpoint.port())
     }
 }
