@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::table::{Link, Tags};
+    use crate::table::{Evidence, Link, Tags};
 
     fn service(address: &str, udp_checksum: UdpChecksum) -> Service {
         let address = address.parse().expect("address");
@@ -169,7 +169,7 @@ mod tests {
         };
         let tags = Tags::new(tags).expect("tags");
         let link = Link::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
-        Endpoint { slot: 0, link, tags, address, port: 40_000 }
+        Endpoint { slot: 0, link, tags, address, port: 40_000, evidence: Evidence::Frame }
     }
 
     fn built(service: &Service, endpoint: &Endpoint, marks: Marks) -> (Vec<u8>, Datagram) {

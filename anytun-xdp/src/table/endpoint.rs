@@ -21,6 +21,19 @@ pub struct Endpoint {
     pub address: [u8; 16],
     /// The client's UDP port.
     pub port: u16,
+    /// What tells so.
+    pub evidence: Evidence,
+}
+
+/// What tells where a client is. Frames tell most: only they show the way that packets really came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Evidence {
+    /// A frame of the client.
+    Frame,
+    /// A datagram of the client that the kernel received, and the routes of the host.
+    Datagram,
+    /// The configuration, and the routes of the host.
+    Configuration,
 }
 
 /// The first octets of a frame: destination and source address, as they stand on the wire.
@@ -111,7 +124,10 @@ impl Endpoint {
     #[inline]
     fn pack(&self) -> [u64; WORDS] {
         let link = self.link.number();
-        let rest = u64::from(self.port) | u64::from(self.slot) << 16 | u64::from(self.tags.length) << 24;
+        let rest = u64::from(self.port)
+            | u64::from(self.slot) << 16
+            | u64::from(self.tags.length) << 24
+            | (self.evidence as u64) << 28;
         let address = u128::from_le_bytes(self.address);
         [
             link as u64,
@@ -128,9 +144,17 @@ impl Endpoint {
         Self {
             slot: (rest >> 16) as u8,
             link: Link::from_number(u128::from(words[1]) << 64 | u128::from(words[0])),
-            tags: Tags { octets: words[2].to_le_bytes(), length: ((rest >> 24) as u8).min((MAX_TAGS * TAG) as u8) },
+            tags: Tags {
+                octets: words[2].to_le_bytes(),
+                length: ((rest >> 24) as u8 & 15).min((MAX_TAGS * TAG) as u8),
+            },
             address: (u128::from(words[4]) << 64 | u128::from(words[3])).to_le_bytes(),
             port: rest as u16,
+            evidence: match rest >> 28 & 3 {
+                0 => Evidence::Frame,
+                1 => Evidence::Datagram,
+                _ => Evidence::Configuration,
+            },
         }
     }
 }
@@ -151,6 +175,12 @@ impl EndpointCell {
     #[inline]
     pub fn load(&self) -> Option<Endpoint> {
         self.words.load().map(Endpoint::unpack)
+    }
+
+    /// Whether packets of the client have told where it is.
+    #[inline]
+    pub fn is_learned(&self) -> bool {
+        self.load().is_some_and(|endpoint| endpoint.evidence != Evidence::Configuration)
     }
 
     /// Puts `endpoint` in force if it differs and `still_newest` says, once no other worker can publish, that its packet
@@ -191,6 +221,7 @@ mod tests {
             tags: Tags::new(&[0x81, 0, 0, n, 0x88, 0xa8, 0x0f, n][..usize::from(n % 3) * 4]).expect("whole tags"),
             address: [n; 16],
             port: u16::from(n) * 257,
+            evidence: [Evidence::Frame, Evidence::Datagram, Evidence::Configuration][usize::from(n / 3 % 3)],
         }
     }
 

@@ -247,6 +247,40 @@ fn a_client_that_has_moved_is_found_by_routes_once_its_neighbour_is_known() {
 }
 
 #[test]
+fn a_client_found_by_routes_is_followed_when_its_neighbour_changes_until_a_frame_of_it_comes() {
+    let mut node = node(8);
+    let (alice, bob) = (node.bench.alice.inner, node.bench.bob.inner);
+    node.bench.alice.outer = AWAY;
+    let next = Next { ifindex: ETH0, address: mapped(AWAY) };
+    let to_alice = |node: &mut Node| {
+        let frame = node.bench.bob.send(bob, alice, 84);
+        node.bench.arrive(1, &frame);
+        node.bench.sent(0).first().map(|frame| frame[..6].to_vec())
+    };
+    for last in [7, 8] {
+        let mac = [2, 0, 0, 0, 9, last];
+        node.bench.ways.store(Arc::new(ways([(next, Neighbour::new(mac))].into())));
+        node.alice_sends(&inner(alice, bob, 64, 84));
+        assert_eq!(node.bench.sent(1).len(), 1);
+        assert_eq!(to_alice(&mut node), Some(mac.to_vec()));
+    }
+    // While the new one is not known the old one counts, and the kernel is asked.
+    node.bench.ways.store(Arc::new(ways(Neighbours::default())));
+    node.alice_sends(&inner(alice, bob, 64, 84));
+    node.bench.turn();
+    assert_eq!(node.bench.asks.take().collect::<Vec<_>>(), [next]);
+    assert_eq!(to_alice(&mut node), Some(vec![2, 0, 0, 0, 9, 8]));
+
+    let frame = node.bench.alice.send(alice, bob, 84);
+    node.bench.arrive(0, &frame);
+    node.bench.turn();
+    node.bench.ways.store(Arc::new(ways([(next, Neighbour::new([2, 0, 0, 0, 9, 9]))].into())));
+    node.alice_sends(&inner(alice, bob, 64, 84));
+    node.bench.turn();
+    assert_eq!(to_alice(&mut node), Some(vec![2, 0, 0, 0, 1, 1]), "where its frame came from");
+}
+
+#[test]
 fn groups_get_their_copies_of_what_came_in_fragments() {
     let all = Ipv4Addr::new(10, 9, 0, 255);
     let mut node = node(8);
