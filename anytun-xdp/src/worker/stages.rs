@@ -159,7 +159,7 @@ fn push_halves<I: PacketIo>(io: &mut I, mut frame: I::Frame, packet: &Packet, ou
     match halve(memory, network, packet.end(), path, identification, io.buffer(&mut further)) {
         Some(octets) => {
             for (mut frame, (length, octets)) in
-                [frame, further].into_iter().zip(octets.into_iter().zip([receipt.octets, 0]))
+                [frame, further].into_iter().zip(octets.into_iter().zip([0, receipt.octets]))
             {
                 io.set_length(&mut frame, length);
                 outbox.push(frame, Receipt { octets, ..receipt });
