@@ -115,7 +115,7 @@ const D: [u8; 6] = [2, 0, 0, 0, 0, 0xd];
 
 fn home(keys: &str) -> Home {
     let mut bench = bench(&format!("device = \"yard\"\n{keys}"));
-    let (half, thread) = halves(64, 1600, Arc::new(Bell::new(|| ())), Bell::new(|| ()));
+    let (half, thread) = halves(128, 1600, Arc::new(Bell::new(|| ())), Bell::new(|| ()));
     bench.worker.connect(half);
     let given = bench.tables.load().bridge(0).map(|bridge| bridge.given().clone()).expect("an Ethernet network");
     let mac = given.into_iter().find_map(|(mac, owner)| (owner == KERNEL).then_some(mac)).expect("a device");
@@ -139,7 +139,7 @@ impl Home {
         let mut parcel = Parcel::new(1600);
         parcel.memory()[..frame.len()].copy_from_slice(frame);
         parcel.set(Way::Device(0), frame.len());
-        self.thread.send(&mut parcel).expect("an empty parcel");
+        self.thread.send(&mut parcel, 0).expect("an empty parcel");
     }
 
     /// What alice and bob get in two turns, opened.
