@@ -344,3 +344,25 @@ fn one_client_and_the_kernel_make_a_network() {
     assert_eq!((home.bench.count(Verdict::Delivered), home.bench.count(Verdict::Copied)), (1, 0));
     home.ensure_each_has_a_verdict();
 }
+
+#[test]
+fn a_tagged_frame_of_the_device_s_full_size_passes_both_ways_in_one_packet() {
+    // The device has 1434: of 1500 octets outside 28 are headers, 20 SATP with payload type and tag, 14 Ethernet and 4 VLAN.
+    const MTU: usize = 1434;
+    let mut home = home("");
+    let mac = home.mac;
+    let tagged = |to: [u8; 6], from: [u8; 6], length: usize| {
+        let mut frame = [&to[..], &from, &[0x81, 0, 0, 7, 0x88, 0xb5]].concat();
+        frame.extend((0..length).map(|place| place as u8));
+        frame
+    };
+    alice_sends(&mut home.bench, &tagged(mac, A, MTU));
+    home.received();
+    assert_eq!(home.delivered(), [tagged(mac, A, MTU)]);
+    home.inject(&tagged(A, mac, MTU));
+    assert_eq!(home.received(), [vec![tagged(A, mac, MTU)], vec![]]);
+    home.inject(&tagged(A, mac, MTU + 1));
+    assert_eq!(home.received(), [vec![], vec![] as Vec<Vec<u8>>]);
+    assert_eq!(home.bench.count(Verdict::TooBig), 1);
+    home.ensure_each_has_a_verdict();
+}
