@@ -253,10 +253,10 @@ fn a_tap_device_has_its_mac_address_and_carries_frames() {
         let tap = Tun::create("yard", Layer::Ethernet).unwrap();
         assert_eq!(tap.layer(), Layer::Ethernet);
         let mut addressing = Addressing::new(&tap).unwrap();
-        let tapped = |addresses: &[&str]| Wanted { mac: Some(MAC), ..wanted(1438, addresses, &[]) };
+        let tapped = |addresses: &[&str]| Wanted { mac: Some(MAC), ..wanted(1434, addresses, &[]) };
         addressing.set(&tapped(&["10.9.0.1/24", "fd00:9::1/64"])).unwrap();
         let shown = ip("-d addr show dev yard");
-        for part in ["mtu 1438", "link/ether 02:11:22:33:44:55 ", "inet 10.9.0.1/24 ", "inet6 fd00:9::1/64 ", ",UP,"] {
+        for part in ["mtu 1434", "link/ether 02:11:22:33:44:55 ", "inet 10.9.0.1/24 ", "inet6 fd00:9::1/64 ", ",UP,"] {
             assert!(shown.contains(part), "{part} is not in {shown}");
         }
         // RFC 4291 appendix A: the second lowest bit of the first octet is inverted, ff:fe goes into the middle.
@@ -291,9 +291,36 @@ fn a_tap_device_without_address_has_none_at_all() {
     both_families().enter(|| {
         let tap = Tun::create("yard", Layer::Ethernet).unwrap();
         let mut addressing = Addressing::new(&tap).unwrap();
-        addressing.set(&Wanted { mac: Some([2, 0, 0, 0, 0, 9]), ..wanted(1438, &[], &[]) }).unwrap();
+        addressing.set(&Wanted { mac: Some([2, 0, 0, 0, 0, 9]), ..wanted(1434, &[], &[]) }).unwrap();
         let shown = ip("addr show dev yard");
         assert!(shown.contains("link/ether 02:00:00:00:00:09 ") && shown.contains(",UP,"), "{shown}");
         assert!(!shown.contains("inet"), "{shown}");
+    });
+}
+
+/// A node gives its devices an MTU that leaves room for one tag in tunnels: here is why.
+#[test]
+fn the_kernel_passes_tagged_frames_that_are_4_octets_longer_than_the_mtu_allows_others() {
+    const MTU: usize = 1434;
+    if !permitted("tagged frames of tap devices") {
+        return;
+    }
+    Namespace::new().enter(|| {
+        let taps = ["yard", "lan"].map(|name| Tun::create(name, Layer::Ethernet).unwrap());
+        ip("link add br0 type bridge");
+        for (tap, last) in taps.iter().zip(1..) {
+            let mut addressing = Addressing::new(tap).unwrap();
+            addressing.set(&Wanted { mac: Some([2, 0, 0, 0, 1, last]), ..wanted(MTU as u32, &[], &[]) }).unwrap();
+            ip(&format!("link set {} master br0", tap.name()));
+        }
+        ip("link set br0 up");
+        for tag in [&[][..], &[0x81, 0, 0, 7]] {
+            let (to, from) = ([2, 0, 0, 0, 0, 0xb], [2, 0, 0, 0, 0, 0xa]);
+            let mut frame = [&to[..], &from, tag, &[0x88, 0xb5]].concat();
+            let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
+            frame.extend((0..MTU).map(|place| place as u8));
+            taps[0].send(&frame).unwrap();
+            assert_eq!(frame_of(&taps[1], ethertype), frame);
+        }
     });
 }

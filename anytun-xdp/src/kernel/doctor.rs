@@ -1,6 +1,8 @@
 //! What of this host would hurt a node, and the command that mends it. Looks only, changes nothing, and works without
 //! privileges as far as the kernel answers.
 
+mod limits;
+
 use std::fmt;
 use std::num::NonZero;
 use std::path::Path;
@@ -12,7 +14,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::{HostError, Link, RealTime, Xsk, privilege, program, queues, tun, xsk};
-use crate::config::{Config, Interface, Queues, Scheduling, XdpMode};
+use crate::config::{Config, Interface, Open, Queues, Scheduling, XdpMode};
 
 /// XDP programs can be attached by links that go with the process since this kernel.
 const OLDEST: KernelVersion = KernelVersion::new(5, 9, 0);
@@ -84,6 +86,9 @@ pub fn examine_all(config: &Config) -> Vec<Finding> {
     }
     findings.extend(real_time(config.node.scheduling));
     findings.extend(devices(config));
+    if config.networks.iter().any(|network| network.open != Open::No) {
+        findings.extend(limits::neighbours());
+    }
     findings.extend(directory("state_dir", &config.node.state_dir));
     findings.extend(config.node.control.parent().and_then(|path| directory("control", path)));
     findings
@@ -107,6 +112,7 @@ pub fn examine(interfaces: &[Interface]) -> Vec<Finding> {
 /// The findings, and how many workers there would be.
 fn look(interfaces: &[Interface]) -> (Vec<Finding>, Option<usize>) {
     let mut findings = vec![kernel()];
+    findings.extend(limits::fragments());
     findings.extend(af_xdp());
     findings.push(privileges());
     let mut links = Vec::new();

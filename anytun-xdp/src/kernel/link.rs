@@ -194,7 +194,7 @@ fn program_name(id: u32) -> String {
 #[cfg(test)]
 impl Link {
     /// An interface that is not there.
-    pub(super) fn example() -> Self {
+    pub(crate) fn example() -> Self {
         Self {
             name: "eth0".into(),
             ifindex: u32::MAX,

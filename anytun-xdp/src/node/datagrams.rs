@@ -3,11 +3,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use anytun_common::backlog::bucket;
+use anytun_common::verdict::Verdict;
+use anytun_common::wire::satp::Header;
 use anytun_common::wire::{ethernet, unmapped};
 use arc_swap::ArcSwap;
 use tracing::warn;
@@ -19,8 +23,8 @@ use crate::table::Services;
 use crate::worker::datagram::{enclose, head};
 use crate::worker::slow::{Bell, Feed, Inlet, Parcel, Way, flow, inlet};
 
-/// Datagrams that may wait for a worker.
-const PARCELS: usize = 64;
+/// Datagrams that may wait for a worker. One sender alone gets half of them.
+const PARCELS: usize = 128;
 
 /// Datagrams that are taken from one socket before the next one has its turn.
 const BURST: usize = 64;
@@ -34,6 +38,7 @@ pub(super) struct ServiceSockets {
     waker: Waker,
     taken: AtomicU64,
     overrun: AtomicU64,
+    over_share: AtomicU64,
     too_large: AtomicU64,
 }
 
@@ -45,6 +50,7 @@ impl ServiceSockets {
             waker: Waker::new()?,
             taken: AtomicU64::new(0),
             overrun: AtomicU64::new(0),
+            over_share: AtomicU64::new(0),
             too_large: AtomicU64::new(0),
         })
     }
@@ -75,7 +81,12 @@ impl ServiceSockets {
 
     /// Datagrams by what became of them.
     pub(super) fn counts(&self) -> Counts {
-        let counts = [("taken", &self.taken), ("overrun", &self.overrun), ("too-large", &self.too_large)];
+        let counts = [
+            ("taken", &self.taken),
+            ("overrun", &self.overrun),
+            ("over-share", &self.over_share),
+            ("too-large", &self.too_large),
+        ];
         counts.map(|(what, count)| (Cow::from(what), count.load(Ordering::Relaxed))).into()
     }
 }
@@ -93,13 +104,15 @@ pub(super) struct Datagrams {
     workers: Vec<Feed>,
     /// Octets of the largest frame that workers can hold.
     octets: usize,
+    /// Keeps a sender from choosing whose share it uses up.
+    seed: u64,
 }
 
 impl Datagrams {
     /// For workers with these sockets.
     pub(super) fn new(workers: &[WorkerView]) -> Self {
         let rooms = workers.iter().flat_map(|worker| &worker.ports).map(|port| port.frame_room as usize);
-        Self { workers: Vec::new(), octets: rooms.min().unwrap_or(0) }
+        Self { workers: Vec::new(), octets: rooms.min().unwrap_or(0), seed: RandomState::new().hash_one(0_u8) }
     }
 
     /// Adds a worker, which `waker` wakes; returns its end.
@@ -145,8 +158,52 @@ impl Datagrams {
         parcel.set(Way::Service, length);
         let network = parcel.packet().get(ethernet::HEADER..).unwrap_or_default();
         let place = flow(network) as usize % self.workers.len().max(1);
-        let sent = self.workers.get_mut(place).and_then(|worker| worker.send(parcel));
-        count(if sent.is_some() { &sockets.taken } else { &sockets.overrun });
+        let sender = sender(arrived.from, parcel.packet(), head, self.seed);
+        let sent = self.workers.get_mut(place).map(|worker| worker.send(parcel, sender));
+        count(match sent {
+            Some(Ok(())) => &sockets.taken,
+            Some(Err(Verdict::SlowPathShare)) => &sockets.over_share,
+            _ => &sockets.overrun,
+        });
         true
+    }
+}
+
+/// A number of whoever sent a datagram whose payload begins at `head`: of its outer address and port and its MUX, as for the
+/// XDP program.
+fn sender(from: SocketAddr, frame: &[u8], head: usize, seed: u64) -> u32 {
+    let mux = Header::read(frame, head).map_or(0, |header| header.mux);
+    let address = match from.ip() {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    bucket(&address.octets(), from.port(), mux, seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn senders_are_told_apart_by_address_port_and_mux_and_by_nothing_else() {
+        let number = |from: &str, mux: u8, sequence: u8| {
+            let from: SocketAddr = from.parse().expect("an address");
+            let head = head(from.is_ipv4());
+            let mut frame = vec![0; head];
+            frame.extend_from_slice(&[0, 0, 0, sequence, 0, 7, 0, mux]);
+            (0..64).map(|seed| sender(from, &frame, head, seed)).collect::<Vec<_>>()
+        };
+        for (one, port, address) in [
+            ("198.51.100.7:4444", "198.51.100.7:4445", "198.51.100.8:4444"),
+            ("[2001:db8::7]:4444", "[2001:db8::7]:4445", "[2001:db8::8]:4444"),
+        ] {
+            assert_eq!(number(one, 1, 1), number(one, 1, 2));
+            for other in [number(one, 2, 1), number(port, 1, 1), number(address, 1, 1)] {
+                let alike = number(one, 1, 1).iter().zip(&other).filter(|(a, b)| a == b).count();
+                assert!(alike < 8, "one of 256 by chance: {alike} of 64");
+            }
+        }
+        // What is too short to have a MUX is somebody's, too.
+        sender("198.51.100.7:4444".parse().expect("an address"), &[0; 42], 42, 1);
     }
 }

@@ -84,7 +84,7 @@ impl Devices {
 }
 
 /// What the devices of a configuration are to be: as large as what fits through the tunnels of their network, in one packet
-/// on each of these interfaces.
+/// on each of these interfaces; in Ethernet networks with a VLAN tag.
 pub(super) fn wanted(config: &Config, links: &[Link]) -> Vec<Wanted> {
     let smallest = links.iter().map(|link| link.mtu).min().unwrap_or(0);
     let device = |(network, local): (usize, &Local)| {
@@ -92,7 +92,8 @@ pub(super) fn wanted(config: &Config, links: &[Link]) -> Vec<Wanted> {
         let is_v6 = |service: usize| config.services.get(service).is_some_and(|service| service.address.is_ipv6());
         let outer = if members().any(|client| is_v6(client.service)) { ipv6::HEADER } else { ipv4::HEADER };
         let tag = members().map(|client| client.crypto.tag()).max().unwrap_or(Suite::DEFAULT.tag());
-        let frame = if local.mac.is_some() { ethernet::HEADER } else { 0 };
+        // Frames with a VLAN tag may be 4 octets longer: so VLAN devices and bridges of the kernel expect it (IEEE 802.3 §3.2.7).
+        let frame = if local.mac.is_some() { ethernet::HEADER + ethernet::TAG } else { 0 };
         let around = outer + udp::HEADER + HEADER + PAYLOAD_TYPE + tag + frame;
         let prefixes = members().flat_map(|client| &client.prefixes).copied();
         Wanted {
@@ -158,5 +159,37 @@ impl Administrator {
             }
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn devices_are_as_large_as_what_fits_through_tunnels_in_ethernet_networks_with_a_tag() {
+        let text = |address: &str, network: &str, client: &str| {
+            format!(
+                "[node]\nname = \"vie1\"\nstate_dir = \"state\"\nsender_ids = \"7\"\n[[interface]]\nname = \"eth0\"\n\
+                 [[service]]\nname = \"anycast\"\naddress = \"{address}\"\nport = 4444\n\
+                 [[network]]\nname = \"office\"\ndevice = \"yard\"\n{network}\n\
+                 [[client]]\nname = \"alice\"\nmux = 1\npassphrase = \"the passphrase of alice\"\n{client}\n"
+            )
+        };
+        let ip = "address = \"10.9.0.1/24\"";
+        // Around the inner packet are IP, UDP, 8 octets of SATP, 2 of payload type and 10 of tag.
+        for (address, network, client, mtu) in [
+            ("192.0.2.53", ip, "prefixes = [\"10.9.0.11/32\"]", 1500 - 20 - 8 - 20),
+            ("2001:db8::53", ip, "prefixes = [\"10.9.0.11/32\"]", 1500 - 40 - 8 - 20),
+            ("192.0.2.53", "kind = \"ethernet\"", "", 1500 - 20 - 8 - 20 - 14 - 4),
+            ("2001:db8::53", "kind = \"ethernet\"", "", 1500 - 40 - 8 - 20 - 14 - 4),
+        ] {
+            let config = config::parse(&text(address, network, client), Path::new("node.toml")).expect("valid");
+            let wide = Link { mtu: 9000, ..Link::example() };
+            assert_eq!(wanted(&config, &[wide, Link::example()])[0].mtu, mtu, "{address} {network}");
+        }
     }
 }

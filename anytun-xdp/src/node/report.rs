@@ -158,7 +158,9 @@ impl Running {
             service: tables.services.all().get(client.service as usize).map_or_else(Arc::default, |s| s.name.clone()),
             mux: client.mux,
             endpoint: endpoint.map(|endpoint| SocketAddr::new(address(endpoint.address()), endpoint.port())),
-            interface: endpoint.and_then(|e| self.links.get(usize::from(e.slot()))).map(|link| link.name.as_str().into()),
+            interface: endpoint
+                .and_then(|e| self.links.get(usize::from(e.slot())))
+                .map(|link| link.name.as_str().into()),
             path_mtu: endpoint.and_then(|endpoint| client.track.path.get(endpoint.address(), now)),
             vlan: endpoint.map(|endpoint| endpoint.tags().ids().collect()).unwrap_or_default(),
             last_seen_seconds_ago: client.track.last_heard().map(|heard| now.saturating_sub(heard) as f64 / 1000.0),

@@ -10,8 +10,8 @@ use super::devices::{DeviceCounters, DeviceView};
 use crate::kernel::{HostError, Layer, Ready, Tun, Waker, Watch};
 use crate::worker::slow::{Bell, Parcel, ThreadHalf, Way, WorkerHalf, flow, frame_flow, halves};
 
-/// Packets that may wait between a worker and the thread, in each direction.
-const PARCELS: usize = 256;
+/// Packets that may wait between a worker and the thread, in each direction. One sender alone gets half of them.
+const PARCELS: usize = 512;
 
 /// Packets that are moved from one end before the next one has its turn.
 const BURST: usize = 64;
@@ -127,9 +127,10 @@ fn take(
             Layer::Ip => flow(parcel.packet()),
             Layer::Ethernet => frame_flow(parcel.packet()),
         };
-        let place = flow as usize % workers.len().max(1);
-        let sent = workers.get_mut(place).and_then(|worker| worker.send(parcel));
-        count(if sent.is_some() { &counters.injected } else { &counters.overrun });
+        let (flow, count_of_workers) = (flow as usize, workers.len().max(1));
+        let (place, sender) = (flow % count_of_workers, flow / count_of_workers);
+        let sent = workers.get_mut(place).map(|worker| worker.send(parcel, sender as u32));
+        count(if sent.is_some_and(|sent| sent.is_ok()) { &counters.injected } else { &counters.overrun });
     }
     any
 }

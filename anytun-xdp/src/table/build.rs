@@ -211,7 +211,8 @@ impl<'a> Known<'a> {
         let old = self.by_name.get(client.name.as_str())?;
         let key = self.services.get(old.service as usize).map(Service::key);
         let track = &old.track;
-        let is_given_up = client.endpoint.is_none() && track.last_heard().is_none() && track.endpoint.load().is_some();
+        let is_expected = track.endpoint.load().is_some() && !track.endpoint.is_learned();
+        let is_given_up = is_expected && client.endpoint.is_none();
         let track = if is_given_up { Shared::new(Track::default()) } else { track.clone() };
         (key == service).then(|| (track, old.counters.clone()))
     }

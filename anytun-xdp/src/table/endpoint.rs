@@ -17,6 +17,17 @@ use super::latch::Latch;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint([u64; WORDS]);
 
+/// What tells where a client is. Frames tell most: only they show the way that packets really came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Evidence {
+    /// A frame of the client.
+    Frame,
+    /// A datagram of the client that the kernel received, and the routes of the host.
+    Datagram,
+    /// The configuration, and the routes of the host.
+    Configuration,
+}
+
 /// The first octets of a frame: destination and source address, as they stand on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Link([u8; ethernet::TYPE]);
@@ -97,7 +108,7 @@ impl Tags {
 
 impl Endpoint {
     /// A client with this outer address, an IPv4 one mapped, and this UDP port, to which frames go through the interface with
-    /// this slot.
+    /// this slot, as a frame of its own tells.
     #[inline]
     pub fn new(slot: u8, link: Link, tags: Tags, address: [u8; 16], port: u16) -> Self {
         let link = link.number();
@@ -110,6 +121,23 @@ impl Endpoint {
             address as u64,
             (address >> 64) as u64,
         ])
+    }
+
+    /// The same, but told by something else.
+    #[inline]
+    pub fn told_by(mut self, evidence: Evidence) -> Self {
+        self.0[1] = self.0[1] & !(0xf << 60) | (evidence as u64) << 60;
+        self
+    }
+
+    /// What tells so.
+    #[inline]
+    pub fn evidence(&self) -> Evidence {
+        match self.0[1] >> 60 {
+            0 => Evidence::Frame,
+            1 => Evidence::Datagram,
+            _ => Evidence::Configuration,
+        }
     }
 
     /// Slot of the interface.
@@ -127,7 +155,8 @@ impl Endpoint {
     /// VLAN tags of the client's packets.
     #[inline]
     pub fn tags(&self) -> Tags {
-        Tags { octets: self.0[2].to_le_bytes(), length: ((self.0[1] >> 56) as u8).min((MAX_TAGS * TAG) as u8) }
+        let length = (self.0[1] >> 56) as u8 & 0x0f;
+        Tags { octets: self.0[2].to_le_bytes(), length: length.min((MAX_TAGS * TAG) as u8) }
     }
 
     /// The client's outer address, an IPv4 one mapped.
@@ -157,6 +186,7 @@ impl fmt::Debug for Endpoint {
             .field("tags", &self.tags())
             .field("address", &Ipv6Addr::from(self.address()))
             .field("port", &self.port())
+            .field("evidence", &self.evidence())
             .finish()
     }
 }
@@ -177,6 +207,12 @@ impl EndpointCell {
     #[inline]
     pub fn load(&self) -> Option<Endpoint> {
         self.words.load().map(Endpoint)
+    }
+
+    /// Whether packets of the client have told where it is.
+    #[inline]
+    pub fn is_learned(&self) -> bool {
+        self.load().is_some_and(|endpoint| endpoint.evidence() != Evidence::Configuration)
     }
 
     /// Puts `endpoint` in force if it differs and `still_newest` says, once no other worker can publish, that its packet
@@ -212,7 +248,8 @@ mod tests {
 
     fn endpoint(n: u8) -> Endpoint {
         let tags = Tags::new(&[0x81, 0, 0, n, 0x88, 0xa8, 0x0f, n][..usize::from(n % 3) * 4]).expect("whole tags");
-        Endpoint::new(n % 16, Link::new([n ^ 0xff; 6], [n; 6]), tags, [n; 16], u16::from(n) * 257)
+        let evidence = [Evidence::Frame, Evidence::Datagram, Evidence::Configuration][usize::from(n / 3 % 3)];
+        Endpoint::new(n % 16, Link::new([n ^ 0xff; 6], [n; 6]), tags, [n; 16], u16::from(n) * 257).told_by(evidence)
     }
 
     #[test]
@@ -230,6 +267,9 @@ mod tests {
         for octets in [&[][..], &[0x81, 0, 0xff, 0xfe], &[0x88, 0xa8, 0xe0, 0x64, 0x81, 0x00, 0x0f, 0xff]] {
             let tags = Tags::new(octets).expect("whole tags");
             let endpoint = Endpoint::new(0xff, link, tags, address, 0xfedc);
+            assert_eq!(endpoint.evidence(), Evidence::Frame);
+            let endpoint = endpoint.told_by(Evidence::Configuration).told_by(Evidence::Datagram);
+            assert_eq!(endpoint.evidence(), Evidence::Datagram);
             assert_eq!((endpoint.slot(), endpoint.link(), endpoint.tags()), (0xff, link, tags));
             assert_eq!((endpoint.address(), endpoint.port()), (address, 0xfedc));
             assert_eq!(endpoint.tags().as_bytes(), octets);

@@ -1,11 +1,11 @@
-//! Clients whose configuration says where they are, which counts until they speak.
+//! Clients whose configuration says where they are, which counts until their packets tell.
 
 use super::ways::{Asks, Wayless, Ways};
-use super::{Endpoint, Service, Tables};
+use super::{Endpoint, Evidence, Service, Tables};
 use crate::config::Config;
 use crate::table::service::octets;
 
-/// Where a client is as long as it has not spoken.
+/// Where a client is as long as its packets have not told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expected {
     /// Number of the client.
@@ -25,16 +25,17 @@ impl Expected {
 }
 
 impl Tables {
-    /// Lets clients that have not spoken be where they are expected, by the ways there are now; asks for neighbours that are
-    /// not known yet. To be called about once a second: what leads to a client that is silent may change.
+    /// Lets clients whose packets have not told where they are be where they are expected, by the ways there are now; asks for
+    /// neighbours that are not known yet. To be called about once a second: what leads to such a client may change.
     pub fn expect(&self, ways: &Ways, asks: &Asks) {
         for expected in &self.expected {
             let Some(client) = self.clients.get(expected.client as usize) else { continue };
-            let is_silent = || client.track.last_heard().is_none();
-            let service = self.services.all().get(client.service as usize).filter(|_| is_silent());
+            // It may have been heard all the same: not every packet tells.
+            let is_expected = || !client.track.endpoint.is_learned();
+            let service = self.services.all().get(client.service as usize).filter(|_| is_expected());
             match service.map(|service| expected.endpoint(service, ways)) {
                 Some(Ok(endpoint)) => {
-                    client.track.endpoint.learn(&endpoint, is_silent);
+                    client.track.endpoint.learn(&endpoint, is_expected);
                 }
                 Some(Err(Wayless::Neighbour(next))) => asks.ask(next),
                 // No way, or none of the node's: the next time there may be one.
@@ -47,6 +48,7 @@ impl Tables {
 impl Expected {
     fn endpoint(&self, service: &Service, ways: &Ways) -> Result<Endpoint, Wayless> {
         let way = ways.find(&self.address, &service.address, 0)?;
-        Ok(Endpoint::new(way.slot, way.link, way.tags, self.address, self.port))
+        let endpoint = Endpoint::new(way.slot, way.link, way.tags, self.address, self.port);
+        Ok(endpoint.told_by(Evidence::Configuration))
     }
 }

@@ -34,7 +34,7 @@ pub use build::Host;
 pub use client::{Client, Own, Track};
 pub use counters::{ClientCounters, ClientTotals};
 pub use device::Devices;
-pub use endpoint::{Endpoint, EndpointCell, Link, Tags};
+pub use endpoint::{Endpoint, EndpointCell, Evidence, Link, Tags};
 pub use expected::Expected;
 pub use groups::{Groups, is_group};
 pub use inside::Inside;

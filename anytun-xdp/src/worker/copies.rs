@@ -8,9 +8,9 @@ use anytun_common::wire::satp::HEADER;
 
 use super::batch::{End, Packet};
 use super::io::PacketIo;
-use super::passage::{Passage, account, client_of};
-use super::sealing::seal;
-use super::stages::{inner, pass_on};
+use super::passage::{Fate, account, client_of};
+use super::shares::{Class, Shares};
+use super::stages::inner;
 use super::{BATCH, Lane};
 use crate::table::ways::Ways;
 use crate::table::{NOBODY, Tables};
@@ -21,22 +21,17 @@ const SHARE: usize = BATCH / 2;
 /// Packets that wait for being copied.
 const WAITING: usize = 2 * BATCH;
 
-/// Into how many classes senders fall.
-const CLASSES: usize = 256;
-
 /// Packets that wait for being copied, and copies that wait for being sealed.
 pub(super) struct Copies<F> {
     /// In the order in which they came.
     waiting: VecDeque<Waiting<F>>,
-    /// Of those that wait, how many are from senders of each class.
-    held: Box<[u8; CLASSES]>,
+    /// What of these each sender has.
+    shares: Shares,
     frames: Vec<F>,
     packets: Vec<Packet>,
     /// That of the tables by which senders and members of those that wait are numbered.
     generation: u64,
 }
-
-const _: () = assert!(WAITING <= u8::MAX as usize);
 
 /// A packet that was not copied to all members yet.
 struct Waiting<F> {
@@ -50,7 +45,7 @@ impl<F> Default for Copies<F> {
     fn default() -> Self {
         Self {
             waiting: VecDeque::with_capacity(WAITING),
-            held: Box::new([0; CLASSES]),
+            shares: Shares::default(),
             frames: Vec::with_capacity(SHARE),
             packets: Vec::with_capacity(SHARE),
             generation: 0,
@@ -63,25 +58,24 @@ impl<F> Copies<F> {
     /// send still finds room; the frame of a packet that finds none comes back.
     pub(super) fn push(&mut self, frame: F, packet: Packet) -> Result<(), F> {
         let room = WAITING.saturating_sub(self.waiting.len());
-        let held = &mut self.held[packet.client as usize % CLASSES];
-        if usize::from(*held) >= room {
+        let class = Class::of(packet.client);
+        if !self.shares.admits(class, room) {
             return Err(frame);
         }
-        *held += 1;
+        self.shares.add(class);
         self.waiting.push_back(Waiting { frame, packet, next: 0 });
         Ok(())
     }
 
     /// Puts the packet that was first in front again.
     fn put_back(&mut self, first: Waiting<F>) {
-        self.held[first.packet.client as usize % CLASSES] += 1;
+        self.shares.add(Class::of(first.packet.client));
         self.waiting.push_front(first);
     }
 
     fn pop(&mut self) -> Option<Waiting<F>> {
         let first = self.waiting.pop_front()?;
-        let held = &mut self.held[first.packet.client as usize % CLASSES];
-        *held = held.saturating_sub(1);
+        self.shares.remove(Class::of(first.packet.client));
         Some(first)
     }
 }
@@ -164,19 +158,10 @@ impl<I: PacketIo> Lane<I> {
 
     /// Takes the copies that were made through the last stages, and sends them.
     fn seal_copies(&mut self, tables: &Tables, ways: &Ways, now: u64) {
-        let Self { index, io, tally, packets, crypto, outboxes, oversized, copies, identification, asks, .. } = self;
-        let Copies { frames, packets: copied, .. } = copies;
-        for (place, copy) in packets.iter_mut().zip(copied.drain(..)) {
+        for (place, copy) in self.packets.iter_mut().zip(self.copies.packets.drain(..)) {
             *place = copy;
         }
-        let mut passage = Passage::new(io, frames, packets, tables, *index, tally);
-        seal(&mut passage, ways, asks, crypto, identification, now, &mut |_| ());
-        let (leave, aside) = passage.end();
-        pass_on(io, frames, packets, leave, outboxes, |io, place, frame, packet| {
-            if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }
-        });
-        self.transmit(tables);
-        self.send_fragments(tables, ways, now);
+        self.send_on(|lane| &mut lane.copies.frames, tables, ways, now, |_, _, _| Fate::On);
     }
 }
 

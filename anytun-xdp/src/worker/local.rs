@@ -10,18 +10,17 @@ use anytun_common::wire::{ethernet, ipv4, udp};
 use super::batch::Packet;
 use super::counters::Tally;
 use super::io::PacketIo;
-use super::passage::{Passage, client_of};
+use super::passage::{Fate, client_of};
 use super::room::Room;
-use super::sealing::seal;
 use super::slow::{Inlet, Parcel, Way, WorkerHalf};
-use super::stages::{clamp, inner, pass_on};
+use super::stages::{clamp, inner};
 use super::{Lane, REST};
 use crate::mode::fragment::Cut;
 use crate::mode::icmp::Problem;
 use crate::mode::tunnel::Route;
 use crate::mode::{bridge, local};
 use crate::table::ways::Ways;
-use crate::table::{Allowance, Bridge, KERNEL, Tables, is_group};
+use crate::table::{Allowance, Bridge, KERNEL, NOBODY, Tables, is_group};
 
 /// Packets of the kernel that a worker takes in one turn: those of clients are not to wait for many.
 const TURN: usize = 16;
@@ -55,7 +54,7 @@ pub(super) fn deliver(memory: &[u8], packet: &Packet, tables: &Tables, local: &m
     if !stays(network.unwrap_or_default(), octets, tables) {
         return Verdict::NoRoute;
     }
-    local.half.send(Way::Device(device), octets).err().unwrap_or(Verdict::Delivered)
+    local.half.send(Way::Device(device), packet.client, octets).err().unwrap_or(Verdict::Delivered)
 }
 
 /// Whether the kernel is to keep a packet that is handed over to it, as far as that is not decided by its route. Where the
@@ -81,9 +80,7 @@ impl<I: PacketIo> Lane<I> {
         }
         let taken = self.take_from_kernel(tables, now);
         if taken > 0 {
-            self.seal_taken(tables, ways, now);
-            self.transmit(tables);
-            self.send_fragments(tables, ways, now);
+            self.send_on(|lane| &mut lane.received, tables, ways, now, |_, _, _| Fate::On);
         }
         if let Some(local) = &mut self.local {
             local.half.flush();
@@ -142,17 +139,6 @@ impl<I: PacketIo> Lane<I> {
         tally.injected += taken as u64;
         taken
     }
-
-    /// Takes them from their way to outboxes.
-    pub(super) fn seal_taken(&mut self, tables: &Tables, ways: &Ways, now: u64) {
-        let Self { index, io, tally, received, packets, crypto, outboxes, oversized, identification, asks, .. } = self;
-        let mut passage = Passage::new(io, received, packets, tables, *index, tally);
-        seal(&mut passage, ways, asks, crypto, identification, now, &mut |_| ());
-        let (leave, aside) = passage.end();
-        pass_on(io, received, packets, leave, outboxes, |io, place, frame, packet| {
-            if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }
-        });
-    }
 }
 
 /// Writes a packet of the kernel into the memory of a frame, and finds its way. The kernel is told of one that cannot go.
@@ -198,7 +184,7 @@ fn take_in(
     if let Some((kind, length)) = told {
         let answer = buffer.get(..length).unwrap_or_default();
         tally.icmp_errors[kind as usize] += 1;
-        tally.count(local.half.send(Way::Device(device), answer).err().unwrap_or(Verdict::Delivered), 1);
+        tally.count(local.half.send(Way::Device(device), NOBODY, answer).err().unwrap_or(Verdict::Delivered), 1);
     }
     Err(verdict)
 }

@@ -16,6 +16,7 @@ mod outside;
 mod passage;
 mod room;
 mod sealing;
+mod shares;
 pub mod slow;
 pub mod snoop;
 mod stage;

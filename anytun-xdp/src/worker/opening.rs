@@ -11,7 +11,7 @@ use super::stage::Stage;
 use crate::satp::window::{Fresh, Refusal};
 use crate::satp::{Batch, ToOpen, prefetch};
 use crate::table::ways::{Asks, Way, Wayless, Ways};
-use crate::table::{Client, Endpoint, Link, Tables, Tags};
+use crate::table::{Client, Endpoint, Evidence, Link, Tables, Tags};
 
 /// By whom packets were received.
 #[derive(Clone, Copy)]
@@ -187,17 +187,20 @@ fn back(memory: &[u8], packet: &Packet, port: usize) -> Option<Endpoint> {
 }
 
 /// The way by which the kernel would answer a packet that it received: it has kept to itself by which the packet came. Nothing
-/// for a client that is known to be there already, as frames of its own tell more than routes do; and nothing while the next
-/// hop is not known, which the next packet finds.
+/// for a client whose frames have told that it is there, as these tell more than routes do; and nothing while the next hop is
+/// not known, which the next packet finds.
 #[inline(never)]
 fn by_routes(packet: &Packet, client: &Client, tables: &Tables, ways: &Ways, asks: &Asks) -> Option<Endpoint> {
     let (address, port) = (packet.source, packet.source_port);
-    if client.track.endpoint.load().is_some_and(|known| (known.address(), known.port()) == (address, port)) {
+    let told = client.track.endpoint.load().filter(|known| known.evidence() == Evidence::Frame);
+    if told.is_some_and(|known| (known.address(), known.port()) == (address, port)) {
         return None;
     }
     let service = tables.services.all().get(packet.service as usize)?;
     match ways.find(&address, &service.address, 0) {
-        Ok(Way { slot, link, tags, .. }) => Some(Endpoint::new(slot, link, tags, address, port)),
+        Ok(Way { slot, link, tags, .. }) => {
+            Some(Endpoint::new(slot, link, tags, address, port).told_by(Evidence::Datagram))
+        }
         Err(Wayless::Neighbour(next)) => {
             asks.ask(next);
             None

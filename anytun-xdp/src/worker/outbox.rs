@@ -17,7 +17,7 @@ pub(super) struct Outbox<F> {
 pub(super) struct Receipt {
     /// Number of the client.
     pub(super) client: u32,
-    /// Octets of the SATP packet; 0 for the second fragment of one, which counts with the first.
+    /// Octets of the SATP packet; 0 for the first fragment of one, which counts with the second: alone it is worth nothing.
     pub(super) octets: usize,
 }
 

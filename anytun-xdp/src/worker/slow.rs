@@ -2,7 +2,7 @@
 //! the rings. Threads of the node move them at the other end: one those of networks, in both directions, another one those
 //! that the kernel received for services. Between a thread and each worker are pipes of a fixed number of parcels, which are
 //! made once and go back and forth, so nothing is allocated, and nobody waits: what finds no empty parcel is dropped under a
-//! name of its own.
+//! name of its own. Of the parcels of a pipe each sender may have as many under way as are left.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::{ethernet, ipv4, ipv6};
 
 use super::handover::Handover;
+use super::shares::{Class, Shares};
 
 /// By which way the kernel gets a packet, or gave it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +27,8 @@ pub enum Way {
 /// Memory for one packet, and the packet in it.
 pub struct Parcel {
     way: Way,
+    /// Whose share of the pipe it is, while it is under way.
+    class: Option<Class>,
     length: usize,
     memory: Box<[u8]>,
 }
@@ -33,7 +36,7 @@ pub struct Parcel {
 impl Parcel {
     /// An empty one for packets of up to `octets`.
     pub fn new(octets: usize) -> Self {
-        Self { way: Way::Device(0), length: 0, memory: vec![0; octets].into_boxed_slice() }
+        Self { way: Way::Device(0), class: None, length: 0, memory: vec![0; octets].into_boxed_slice() }
     }
 
     /// Makes the memory larger, if it is not for packets of `octets` yet. What is in it is lost.
@@ -148,6 +151,62 @@ impl Pipe {
     }
 }
 
+/// The end of a pipe at which packets are put in.
+#[derive(Debug)]
+struct Mouth {
+    pipe: Arc<Pipe>,
+    /// Empty parcels that have come back.
+    spare: Vec<Parcel>,
+    /// What of the parcels each sender has under way, those counted in that have come back since but are not in `spare` yet.
+    shares: Shares,
+    /// Whether something was put in since the last [`flush`](Self::flush).
+    unsaid: bool,
+}
+
+impl Mouth {
+    fn new(pipe: Arc<Pipe>, parcels: usize) -> Self {
+        Self { pipe, spare: Vec::with_capacity(parcels.max(1)), shares: Shares::default(), unsaid: false }
+    }
+
+    /// An empty parcel for a packet of this sender. The verdict of a failure is [`Verdict::SlowPathFull`] or
+    /// [`Verdict::SlowPathShare`].
+    #[inline]
+    fn parcel(&mut self, class: Class) -> Result<Parcel, Verdict> {
+        if !self.shares.admits(class, self.spare.len()) {
+            self.collect();
+            if !self.shares.admits(class, self.spare.len()) {
+                return Err(if self.spare.is_empty() { Verdict::SlowPathFull } else { Verdict::SlowPathShare });
+            }
+        }
+        self.spare.pop().ok_or(Verdict::SlowPathFull)
+    }
+
+    /// Looks which parcels have come back.
+    fn collect(&mut self) {
+        while let Some(mut parcel) = self.pipe.empty.pop() {
+            parcel.class.take().into_iter().for_each(|class| self.shares.remove(class));
+            self.spare.push(parcel);
+        }
+    }
+
+    /// Puts a packet of this sender in, in a parcel that is of this pipe from then on.
+    #[inline]
+    fn put(&mut self, mut parcel: Parcel, class: Class) {
+        parcel.class = Some(class);
+        self.shares.add(class);
+        put(&self.pipe.full, parcel);
+        self.unsaid = true;
+    }
+
+    /// Makes sure that what was put in is taken.
+    #[inline]
+    fn flush(&mut self, bell: &Bell) {
+        if std::mem::take(&mut self.unsaid) {
+            bell.ring();
+        }
+    }
+}
+
 #[inline]
 fn put(queue: &Handover<Parcel>, parcel: Parcel) {
     // There is room for every parcel of the pipe; one of another pipe has no place here.
@@ -159,14 +218,14 @@ fn put(queue: &Handover<Parcel>, parcel: Parcel) {
 pub fn halves(parcels: usize, octets: usize, thread: Arc<Bell>, worker: Bell) -> (WorkerHalf, ThreadHalf) {
     let down = Pipe::new(parcels, octets);
     let (inlet, feed) = inlet(parcels, octets, worker);
-    (WorkerHalf { down: down.clone(), inlet, thread, unsaid: false }, ThreadHalf { down, feed })
+    (WorkerHalf { down: Mouth::new(down.clone(), parcels), inlet, thread }, ThreadHalf { down, feed })
 }
 
 /// Makes the two ends of a pipe to one worker: `parcels`, each for packets of up to `octets`, or as many as it
 /// [grows](Parcel::grow) to. `worker` is the worker's bell.
 pub fn inlet(parcels: usize, octets: usize, worker: Bell) -> (Inlet, Feed) {
     let (pipe, bell) = (Pipe::new(parcels, octets), Arc::new(worker));
-    (Inlet { pipe: pipe.clone(), bell: bell.clone() }, Feed { pipe, bell, unsaid: false })
+    (Inlet { pipe: pipe.clone(), bell: bell.clone() }, Feed { mouth: Mouth::new(pipe, parcels), bell })
 }
 
 /// What a worker holds of a pipe to it.
@@ -216,27 +275,24 @@ impl Inlet {
 /// What a thread holds of a pipe to a worker.
 #[derive(Debug)]
 pub struct Feed {
-    pipe: Arc<Pipe>,
+    mouth: Mouth,
     bell: Arc<Bell>,
-    /// Whether something was handed over since the last [`flush`](Self::flush).
-    unsaid: bool,
 }
 
 impl Feed {
-    /// Hands a packet over to the worker. What comes back instead of `parcel` is an empty one; nothing when there is none,
-    /// and then the packet is in `parcel` still.
-    pub fn send(&mut self, parcel: &mut Parcel) -> Option<()> {
-        let empty = self.pipe.empty.pop()?;
-        put(&self.pipe.full, std::mem::replace(parcel, empty));
-        self.unsaid = true;
-        Some(())
+    /// Hands a packet of a sender with this number over to the worker. What comes back instead of `parcel` is an empty one.
+    /// The verdict of a failure is [`Verdict::SlowPathFull`] or [`Verdict::SlowPathShare`], and then the packet is in `parcel`
+    /// still.
+    pub fn send(&mut self, parcel: &mut Parcel, sender: u32) -> Result<(), Verdict> {
+        let class = Class::of(sender);
+        let empty = self.mouth.parcel(class)?;
+        self.mouth.put(std::mem::replace(parcel, empty), class);
+        Ok(())
     }
 
     /// Makes sure that what was handed over is taken.
     pub fn flush(&mut self) {
-        if std::mem::take(&mut self.unsaid) {
-            self.bell.ring();
-        }
+        self.mouth.flush(&self.bell);
     }
 
     /// How often the worker had to be woken.
@@ -248,37 +304,32 @@ impl Feed {
 /// What a worker holds of the slow path of networks.
 #[derive(Debug)]
 pub struct WorkerHalf {
-    down: Arc<Pipe>,
+    down: Mouth,
     inlet: Inlet,
     thread: Arc<Bell>,
-    /// Whether something was handed over since the last [`flush`](Self::flush).
-    unsaid: bool,
 }
 
 impl WorkerHalf {
-    /// Hands a packet over to the kernel. The verdict of a failure is [`Verdict::SlowPathFull`] or [`Verdict::TooBig`].
+    /// Hands a packet of the client with this number over to the kernel. The verdict of a failure is [`Verdict::SlowPathFull`],
+    /// [`Verdict::SlowPathShare`] or [`Verdict::TooBig`].
     #[inline]
-    pub fn send(&mut self, way: Way, packet: &[u8]) -> Result<(), Verdict> {
-        let mut parcel = self.down.empty.pop().ok_or(Verdict::SlowPathFull)?;
-        let fits = match parcel.memory.get_mut(..packet.len()) {
-            Some(memory) => {
-                memory.copy_from_slice(packet);
-                parcel.set(way, packet.len());
-                true
-            }
-            None => false,
+    pub fn send(&mut self, way: Way, client: u32, packet: &[u8]) -> Result<(), Verdict> {
+        let class = Class::of(client);
+        let mut parcel = self.down.parcel(class)?;
+        let Some(memory) = parcel.memory.get_mut(..packet.len()) else {
+            self.down.spare.push(parcel);
+            return Err(Verdict::TooBig);
         };
-        put(if fits { &self.down.full } else { &self.down.empty }, parcel);
-        self.unsaid |= fits;
-        if fits { Ok(()) } else { Err(Verdict::TooBig) }
+        memory.copy_from_slice(packet);
+        parcel.set(way, packet.len());
+        self.down.put(parcel, class);
+        Ok(())
     }
 
     /// Makes sure that what was handed over is taken. To be called once a batch.
     #[inline]
     pub fn flush(&mut self) {
-        if std::mem::take(&mut self.unsaid) {
-            self.thread.ring();
-        }
+        self.down.flush(&self.thread);
     }
 
     /// The next packet from the kernel. The parcel has to be given [back](Self::give_back).
@@ -328,9 +379,9 @@ impl ThreadHalf {
         self.down.full.is_empty()
     }
 
-    /// Hands a packet over to the worker, as [`Feed::send`] does.
-    pub fn send(&mut self, parcel: &mut Parcel) -> Option<()> {
-        self.feed.send(parcel)
+    /// Hands a packet of a sender over to the worker, as [`Feed::send`] does.
+    pub fn send(&mut self, parcel: &mut Parcel, sender: u32) -> Result<(), Verdict> {
+        self.feed.send(parcel, sender)
     }
 
     /// Makes sure that what was handed over is taken.

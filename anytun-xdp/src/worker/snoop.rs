@@ -13,7 +13,7 @@ use super::handover::Handover;
 use super::io::PacketIo;
 use super::local::START;
 use super::opening::body;
-use super::passage::client_of;
+use super::passage::{Fate, client_of};
 use super::slow::Bell;
 use crate::mode::local;
 use crate::mode::query::{Query, TOS};
@@ -200,9 +200,7 @@ impl<I: PacketIo> Lane<I> {
         }
         tally.injected += taken as u64;
         if taken > 0 {
-            self.seal_taken(tables, ways, now);
-            self.transmit(tables);
-            self.send_fragments(tables, ways, now);
+            self.send_on(|lane| &mut lane.received, tables, ways, now, |_, _, _| Fate::On);
         }
         taken
     }

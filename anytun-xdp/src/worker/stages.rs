@@ -95,6 +95,30 @@ impl<I: PacketIo> Lane<I> {
         done(Stage::Enclose);
     }
 
+    /// Takes the packets of which `packets` tells, in frames that others keep room for, a `step` further and then through the
+    /// last stages, and sends them.
+    pub(super) fn send_on(
+        &mut self,
+        frames: impl Fn(&mut Self) -> &mut Vec<I::Frame>,
+        tables: &Tables,
+        ways: &Ways,
+        now: u64,
+        step: impl FnMut(&mut [u8], &mut Packet, &Tables) -> Fate,
+    ) {
+        let mut own = std::mem::take(frames(self));
+        let Self { index, io, tally, packets, crypto, outboxes, oversized, identification, asks, .. } = self;
+        let mut passage = Passage::new(io, &mut own, packets, tables, *index, tally);
+        passage.stage_to(step);
+        seal(&mut passage, ways, asks, crypto, identification, now, &mut |_| ());
+        let (leave, aside) = passage.end();
+        pass_on(io, &mut own, packets, leave, outboxes, |io, place, frame, packet| {
+            if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }
+        });
+        *frames(self) = own;
+        self.transmit(tables);
+        self.send_fragments(tables, ways, now);
+    }
+
     /// Hands over what is in the outboxes.
     pub(super) fn transmit(&mut self, tables: &Tables) {
         let Self { index, io, tally, outboxes, .. } = self;
@@ -161,7 +185,7 @@ fn push_halves<I: PacketIo>(io: &mut I, mut frame: I::Frame, packet: &Packet, ou
     match halve(memory, network, packet.end(), path, identification, io.buffer(&mut further)) {
         Some(octets) => {
             for (mut frame, (length, octets)) in
-                [frame, further].into_iter().zip(octets.into_iter().zip([receipt.octets, 0]))
+                [frame, further].into_iter().zip(octets.into_iter().zip([0, receipt.octets]))
             {
                 io.set_length(&mut frame, length);
                 outbox.push(frame, Receipt { octets, ..receipt });

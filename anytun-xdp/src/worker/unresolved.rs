@@ -8,9 +8,7 @@ use anytun_common::verdict::Verdict;
 
 use super::batch::{End, Packet};
 use super::io::PacketIo;
-use super::passage::{Passage, account};
-use super::sealing::seal;
-use super::stages::pass_on;
+use super::passage::account;
 use super::{BATCH, LONGEST_SLEEP, Lane, outside};
 use crate::table::Tables;
 use crate::table::ways::Ways;
@@ -106,8 +104,7 @@ impl<I: PacketIo> Lane<I> {
 
     #[inline(never)]
     fn look_again(&mut self, tables: &Tables, ways: &Ways, now: u64) -> usize {
-        let Self { index, io, tally, packets, crypto, outboxes, oversized, unresolved, identification, asks, .. } =
-            self;
+        let Self { io, packets, unresolved, asks, .. } = self;
         let Unresolved { waiting, frames, packets: due, looked, .. } = unresolved;
         let asks_again = now / AGAIN != *looked / AGAIN;
         *looked = now;
@@ -133,20 +130,19 @@ impl<I: PacketIo> Lane<I> {
         for (place, packet) in packets.iter_mut().zip(due.drain(..)) {
             *place = packet;
         }
-        let mut passage = Passage::new(io, frames, packets, tables, *index, tally);
-        passage.stage_to(|memory, packet, tables| {
-            outside::leave(memory, packet, tables, ways, now).unwrap_or_else(|verdict| {
-                let end = End::of(packet.client)(verdict);
-                outside::otherwise(memory, packet, tables, ways, asks, end, now)
-            })
-        });
-        seal(&mut passage, ways, asks, crypto, identification, now, &mut |_| ());
-        let (leave, aside) = passage.end();
-        pass_on(io, frames, packets, leave, outboxes, |io, place, frame, packet| {
-            if aside.contains(place) { oversized.push(frame, *packet) } else { io.recycle(frame) }
-        });
-        self.transmit(tables);
-        self.send_fragments(tables, ways, now);
+        let asks = self.asks.clone();
+        self.send_on(
+            |lane| &mut lane.unresolved.frames,
+            tables,
+            ways,
+            now,
+            |memory, packet, tables| {
+                outside::leave(memory, packet, tables, ways, now).unwrap_or_else(|verdict| {
+                    let end = End::of(packet.client)(verdict);
+                    outside::otherwise(memory, packet, tables, ways, &asks, end, now)
+                })
+            },
+        );
         count
     }
 }

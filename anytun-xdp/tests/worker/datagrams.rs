@@ -58,7 +58,7 @@ impl Node {
         memory[head(true)..].copy_from_slice(&frame[head(true)..]);
         enclose(memory, from, to.parse().expect("an address"), tos).expect("a datagram");
         parcel.set(Way::Service, frame.len());
-        self.feed.send(&mut parcel).is_some()
+        self.feed.send(&mut parcel, 0).is_ok()
     }
 
     /// The same with an inner packet of alice's, to the service.
@@ -105,7 +105,8 @@ fn the_largest_that_daemons_send_arrives_in_inner_fragments_or_is_answered() {
 
 #[test]
 fn only_a_few_are_taken_in_a_turn_and_what_finds_no_parcel_stays_outside() {
-    let mut node = node(40);
+    // One sender alone gets half of what there is.
+    let mut node = node(80);
     let (alice, bob) = (node.bench.alice.inner, node.bench.bob.inner);
     for _ in 0..40 {
         node.alice_sends(&inner(alice, bob, 64, 84));
@@ -244,6 +245,40 @@ fn a_client_that_has_moved_is_found_by_routes_once_its_neighbour_is_known() {
     node.bench.arrive(1, &frame);
     let sent = node.bench.sent(0);
     assert_eq!(node.bench.alice.open(&sent[0]).1, inner(bob, alice, 63, 84));
+}
+
+#[test]
+fn a_client_found_by_routes_is_followed_when_its_neighbour_changes_until_a_frame_of_it_comes() {
+    let mut node = node(8);
+    let (alice, bob) = (node.bench.alice.inner, node.bench.bob.inner);
+    node.bench.alice.outer = AWAY;
+    let next = Next { ifindex: ETH0, address: mapped(AWAY) };
+    let to_alice = |node: &mut Node| {
+        let frame = node.bench.bob.send(bob, alice, 84);
+        node.bench.arrive(1, &frame);
+        node.bench.sent(0).first().map(|frame| frame[..6].to_vec())
+    };
+    for last in [7, 8] {
+        let mac = [2, 0, 0, 0, 9, last];
+        node.bench.ways.store(Arc::new(ways([(next, Neighbour::new(mac))].into())));
+        node.alice_sends(&inner(alice, bob, 64, 84));
+        assert_eq!(node.bench.sent(1).len(), 1);
+        assert_eq!(to_alice(&mut node), Some(mac.to_vec()));
+    }
+    // While the new one is not known the old one counts, and the kernel is asked.
+    node.bench.ways.store(Arc::new(ways(Neighbours::default())));
+    node.alice_sends(&inner(alice, bob, 64, 84));
+    node.bench.turn();
+    assert_eq!(node.bench.asks.take().collect::<Vec<_>>(), [next]);
+    assert_eq!(to_alice(&mut node), Some(vec![2, 0, 0, 0, 9, 8]));
+
+    let frame = node.bench.alice.send(alice, bob, 84);
+    node.bench.arrive(0, &frame);
+    node.bench.turn();
+    node.bench.ways.store(Arc::new(ways([(next, Neighbour::new([2, 0, 0, 0, 9, 9]))].into())));
+    node.alice_sends(&inner(alice, bob, 64, 84));
+    node.bench.turn();
+    assert_eq!(to_alice(&mut node), Some(vec![2, 0, 0, 0, 1, 1]), "where its frame came from");
 }
 
 #[test]

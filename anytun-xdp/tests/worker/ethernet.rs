@@ -115,7 +115,7 @@ const D: [u8; 6] = [2, 0, 0, 0, 0, 0xd];
 
 fn home(keys: &str) -> Home {
     let mut bench = bench(&format!("device = \"yard\"\n{keys}"));
-    let (half, thread) = halves(64, 1600, Arc::new(Bell::new(|| ())), Bell::new(|| ()));
+    let (half, thread) = halves(128, 1600, Arc::new(Bell::new(|| ())), Bell::new(|| ()));
     bench.worker.connect(half);
     let given = bench.tables.load().bridge(0).map(|bridge| bridge.given().clone()).expect("an Ethernet network");
     let mac = given.into_iter().find_map(|(mac, owner)| (owner == KERNEL).then_some(mac)).expect("a device");
@@ -139,7 +139,7 @@ impl Home {
         let mut parcel = Parcel::new(1600);
         parcel.memory()[..frame.len()].copy_from_slice(frame);
         parcel.set(Way::Device(0), frame.len());
-        self.thread.send(&mut parcel).expect("an empty parcel");
+        self.thread.send(&mut parcel, 0).expect("an empty parcel");
     }
 
     /// What alice and bob get in two turns, opened.
@@ -342,5 +342,27 @@ fn one_client_and_the_kernel_make_a_network() {
     let sent = home.bench.sent(0);
     assert_eq!(home.bench.carol.open_as(ETHERNET, &sent[0]).1, frame(A, D, 46));
     assert_eq!((home.bench.count(Verdict::Delivered), home.bench.count(Verdict::Copied)), (1, 0));
+    home.ensure_each_has_a_verdict();
+}
+
+#[test]
+fn a_tagged_frame_of_the_device_s_full_size_passes_both_ways_in_one_packet() {
+    // The device has 1434: of 1500 octets outside 28 are headers, 20 SATP with payload type and tag, 14 Ethernet and 4 VLAN.
+    const MTU: usize = 1434;
+    let mut home = home("");
+    let mac = home.mac;
+    let tagged = |to: [u8; 6], from: [u8; 6], length: usize| {
+        let mut frame = [&to[..], &from, &[0x81, 0, 0, 7, 0x88, 0xb5]].concat();
+        frame.extend((0..length).map(|place| place as u8));
+        frame
+    };
+    alice_sends(&mut home.bench, &tagged(mac, A, MTU));
+    home.received();
+    assert_eq!(home.delivered(), [tagged(mac, A, MTU)]);
+    home.inject(&tagged(A, mac, MTU));
+    assert_eq!(home.received(), [vec![tagged(A, mac, MTU)], vec![]]);
+    home.inject(&tagged(A, mac, MTU + 1));
+    assert_eq!(home.received(), [vec![], vec![] as Vec<Vec<u8>>]);
+    assert_eq!(home.bench.count(Verdict::TooBig), 1);
     home.ensure_each_has_a_verdict();
 }

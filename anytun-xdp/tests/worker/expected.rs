@@ -99,3 +99,28 @@ fn an_endpoint_that_is_taken_out_of_the_configuration_is_no_longer_sent_to() {
     bench.configure(CONFIG);
     assert_eq!(alice_sends(&mut bench).len(), 1, "where a client was heard stays");
 }
+
+#[test]
+fn a_client_that_was_heard_but_has_not_told_where_it_is_stays_where_it_is_expected() {
+    let mut bench = bench();
+    expect(&bench);
+    // Authentic, but of a source that is not bob's: such a packet changes nothing.
+    let foreign = bench.bob.send(bench.alice.inner, bench.bob.inner, 84);
+    bench.arrive(1, &foreign);
+    bench.turn();
+    assert_eq!((bench.count(Verdict::ForeignSource), bench.totals(1).rx_packets), (1, 1));
+    let other = [2, 0, 0, 0, 9, 2];
+    bench.ways.store(Arc::new(ways_by(other)));
+    expect(&bench);
+    assert_eq!(alice_sends(&mut bench)[0][..6], other, "it is still followed");
+    bench.configure(CONFIG);
+    assert_eq!(alice_sends(&mut bench).len(), 0, "and given up when it is no longer expected");
+
+    bench.configure(&configuration());
+    let keepalive = bench.bob.seal(7, 0x0800, &[]);
+    bench.arrive(1, &keepalive);
+    bench.turn();
+    expect(&bench);
+    let sent = alice_sends(&mut bench);
+    assert_eq!(bench.bob.open(&sent[0]).1.len(), 84, "until a packet tells");
+}

@@ -62,7 +62,7 @@ impl Home {
         let mut parcel = Parcel::new(1600);
         parcel.memory()[..packet.len()].copy_from_slice(packet);
         parcel.set(Way::Device(0), packet.len());
-        self.thread.send(&mut parcel).expect("an empty parcel");
+        self.thread.send(&mut parcel, 0).expect("an empty parcel");
     }
 
     /// A packet of alice's, sent to the node.
@@ -90,16 +90,24 @@ fn what_is_for_the_node_goes_to_the_kernel_as_it_was() {
 
 #[test]
 fn a_full_slow_path_costs_what_goes_there_and_nothing_else() {
-    let mut home = home("", 2, 512);
+    let mut home = home("", 3, 512);
     let (alice, bob) = (home.bench.alice.inner, home.bench.bob.inner);
     for _ in 0..5 {
         home.alice_sends(alice, HOME, 84);
         home.alice_sends(alice, bob, 84);
     }
     assert_eq!(home.bench.sent(1).len(), 5);
-    let counts = [Verdict::Delivered, Verdict::SlowPathFull, Verdict::Forwarded].map(|it| home.bench.count(it));
-    assert_eq!(counts, [2, 3, 5]);
-    assert_eq!(home.delivered().len(), 2);
+    let counts = [Verdict::Delivered, Verdict::SlowPathShare, Verdict::Forwarded].map(|it| home.bench.count(it));
+    assert_eq!(counts, [2, 3, 5], "alice alone gets no more than half");
+    assert_eq!(home.bench.totals(0).drops().collect::<Vec<_>>(), [(Verdict::SlowPathShare, 3)]);
+    for _ in 0..2 {
+        let frame = home.bench.bob.send(bob, HOME, 84);
+        home.bench.arrive(1, &frame);
+    }
+    home.bench.turn();
+    let counts = [Verdict::Delivered, Verdict::SlowPathShare, Verdict::SlowPathFull].map(|it| home.bench.count(it));
+    assert_eq!(counts, [3, 3, 1], "what bob sends finds room beside it");
+    assert_eq!(home.delivered().len(), 3);
     home.alice_sends(alice, HOME, 84);
     home.bench.turn();
     assert_eq!(home.delivered().len(), 1, "it goes on when there is room");
@@ -127,7 +135,7 @@ fn only_what_a_client_may_send_reaches_the_kernel() {
 
 #[test]
 fn what_the_kernel_sends_is_sealed_for_the_client() {
-    let mut home = home("", 64, 512);
+    let mut home = home("", 128, 512);
     let bob = home.bench.bob.inner;
     for (source, length) in [(HOME, 20), (HOME, 1400), (HOST, 84)] {
         home.inject(&inner(source, bob, 64, length));
@@ -148,7 +156,7 @@ fn what_the_kernel_sends_is_sealed_for_the_client() {
 
 #[test]
 fn what_the_kernel_sends_and_nobody_may_get_ends_under_its_name() {
-    let mut home = home("", 64, 512);
+    let mut home = home("", 128, 512);
     let (alice, bob, carol) = (home.bench.alice.inner, home.bench.bob.inner, home.bench.carol.inner);
     let group = Ipv4Addr::new(224, 0, 0, 22);
     for (verdict, packet) in [
@@ -170,7 +178,7 @@ fn what_the_kernel_sends_and_nobody_may_get_ends_under_its_name() {
 
 #[test]
 fn the_kernel_is_told_by_the_address_that_it_sent_to() {
-    let mut home = home("", 64, 512);
+    let mut home = home("", 128, 512);
     let bob = home.bench.bob.inner;
     // 1500 octets outside: 28 of headers, 8 of SATP, 2 of payload type and 10 of tag.
     let rows = [

@@ -6,6 +6,7 @@ mod datagrams;
 mod ethernet;
 mod expected;
 mod group;
+mod halves;
 mod local;
 mod nat;
 mod open;

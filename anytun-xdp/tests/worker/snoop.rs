@@ -421,7 +421,7 @@ fn what_the_kernel_sends_to_a_group_reaches_whoever_joined_it() {
         let mut parcel = Parcel::new(1600);
         parcel.memory()[..packet.len()].copy_from_slice(&packet);
         parcel.set(Way::Device(0), packet.len());
-        thread.send(&mut parcel).expect("an empty parcel");
+        thread.send(&mut parcel, 0).expect("an empty parcel");
     };
     inject();
     site.settle();

@@ -1,9 +1,12 @@
 //! Packets that leave an open network before their next hop is known.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::mapped;
+use anytun_xdp::config::{Idle, Scheduling};
 use anytun_xdp::table::ways::{Next, Ways};
 use anytun_xdp::worker::io::PacketIo;
 
@@ -101,4 +104,19 @@ fn clients_that_get_other_numbers_lose_what_waits() {
     send(&mut bench, 1, 84);
     turn(&mut bench, 12);
     assert_eq!(bench.count(Verdict::NoNeighbour), 1);
+}
+
+#[test]
+fn what_waits_when_the_worker_stops_has_its_verdict() {
+    let mut bench = bench();
+    for length in [84, 200, 1400] {
+        send(&mut bench, 0, length);
+    }
+    assert_eq!(turn(&mut bench, 10), 3);
+    let Bench { worker, counters, .. } = bench;
+    assert_eq!(counters.verdict(Verdict::NoNeighbour), 0);
+    worker.run(Instant::now(), Idle::Sleep, Scheduling::Other, &AtomicBool::new(true));
+    assert_eq!(counters.verdict(Verdict::NoNeighbour), 3);
+    let all: u64 = Verdict::ALL.iter().map(|verdict| counters.verdict(*verdict)).sum();
+    assert_eq!(all, counters.rx_packets(), "every packet has one");
 }

@@ -272,7 +272,7 @@ fn lan() -> Result<()> {
     ensure!(!shown.contains("inet"), "a device without an address has one: {shown}");
     let (node, host) = (&yard.lab.node, Namespace::new("host")?);
     node.ip("link add br0 type bridge")?;
-    node.ip(&format!("link add port0 mtu 1438 type veth peer name eth0 mtu 1438 netns {}", host.name()))?;
+    node.ip(&format!("link add port0 mtu 1434 type veth peer name eth0 mtu 1434 netns {}", host.name()))?;
     for port in ["port0", PORT_OF_NODE] {
         node.ip(&format!("link set {port} master br0 up"))?;
     }

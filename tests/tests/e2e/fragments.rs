@@ -233,6 +233,19 @@ fn any_order() -> Result<()> {
     cutter.bobs.send(&cutter.bob.seal(1, IPV4, &answer), SERVICE.into())?;
     let got = cutter.alice.open(&cutter.home.receive()?)?;
     ensure!(got[12..] == answer[12..], "alice got another packet: {got:02x?}");
+
+    // Her host gets another MAC address and says so (RFC 5227 section 3); no whole frame of hers comes.
+    let alice = cutter.lab.client(Who::Alice);
+    alice.set("ipv4/conf/eth0/arp_notify", "1")?;
+    alice.ip("link set eth0 address 02:00:00:00:be:ef")?;
+    let mut answers = 1;
+    until("alice gets answers at her new MAC address", PATIENCE, || {
+        (sequence, answers) = (sequence + 1, answers + 1);
+        let packet = cutter.send(sequence, &[0, 1, 2, 3])?;
+        cutter.arrives(&packet)?;
+        cutter.bobs.send(&cutter.bob.seal(answers, IPV4, &answer), SERVICE.into())?;
+        Ok((!cutter.home.is_silent()?).then_some(()))
+    })?;
     let status = cutter.node.status()?;
     ensure!(taken(&status) == u64::from(sequence), "{sequence} were sent, counted are {:?}", status.datagrams);
     status.ensure_every_packet_has_a_verdict()?;

@@ -24,7 +24,7 @@ fn packets_come_out_as_they_went_in_and_in_order_however_often_parcels_go_round(
     let (mut worker, mut thread) = pair(4, 64);
     for turn in 0..100u8 {
         for n in 0..1 + turn % 4 {
-            worker.send(Way::Device(u32::from(n)), &vec![turn; usize::from(n) + 20]).unwrap();
+            worker.send(Way::Device(u32::from(n)), n.into(), &vec![turn; usize::from(n) + 20]).unwrap();
         }
         let expected: Vec<_> =
             (0..1 + turn % 4).map(|n| (Way::Device(u32::from(n)), vec![turn; usize::from(n) + 20])).collect();
@@ -37,24 +37,45 @@ fn packets_come_out_as_they_went_in_and_in_order_however_often_parcels_go_round(
 fn a_full_pipe_refuses_by_name_and_goes_on_when_there_is_room() {
     let (mut worker, mut thread) = pair(3, 64);
     for n in 0..3 {
-        assert_eq!(worker.send(Way::Device(0), &[n]), Ok(()));
+        assert_eq!(worker.send(Way::Device(0), n, &[n as u8]), Ok(()));
     }
-    assert_eq!(worker.send(Way::Device(0), &[3]), Err(Verdict::SlowPathFull));
+    assert_eq!(worker.send(Way::Device(0), 3, &[3]), Err(Verdict::SlowPathFull));
     let first = thread.take().unwrap();
-    assert_eq!(worker.send(Way::Device(0), &[4]), Err(Verdict::SlowPathFull), "a parcel in hand is not empty yet");
+    assert_eq!(worker.send(Way::Device(0), 4, &[4]), Err(Verdict::SlowPathFull), "a parcel in hand is not empty yet");
     thread.give_back(first);
-    assert_eq!(worker.send(Way::Device(0), &[5]), Ok(()));
+    assert_eq!(worker.send(Way::Device(0), 5, &[5]), Ok(()));
     let octets: Vec<_> = drained(&mut thread).into_iter().map(|(_, packet)| packet[0]).collect();
     assert_eq!(octets, [1, 2, 5]);
+}
+
+#[test]
+fn whoever_sends_without_end_leaves_parcels_for_others_in_both_directions() {
+    let (mut worker, mut thread) = pair(64, 64);
+    let mut parcel = Parcel::new(64);
+    parcel.set(Way::Device(0), 20);
+    for turn in 0..3 {
+        let refused = |sent: Result<(), Verdict>| {
+            sent.inspect_err(|verdict| assert_eq!(*verdict, Verdict::SlowPathShare, "turn {turn}")).is_err()
+        };
+        let flood = (0..100).take_while(|_| !refused(worker.send(Way::Device(0), 1, &[1]))).count();
+        let other = (0..100).take_while(|_| !refused(worker.send(Way::Device(0), 2, &[2]))).count();
+        assert_eq!((flood, other), (32, 16), "turn {turn}");
+        assert_eq!(drained(&mut thread).len(), 48);
+        let flood = (0..100).take_while(|_| !refused(thread.send(&mut parcel, 1))).count();
+        let other = (0..100).take_while(|_| !refused(thread.send(&mut parcel, 2))).count();
+        assert_eq!((flood, other), (32, 16), "turn {turn}");
+        let taken = std::iter::from_fn(|| worker.take().map(|parcel| worker.give_back(parcel))).count();
+        assert_eq!(taken, 48);
+    }
 }
 
 #[test]
 fn what_no_parcel_holds_is_too_big_and_costs_none() {
     let (mut worker, mut thread) = pair(1, 64);
     for _ in 0..3 {
-        assert_eq!(worker.send(Way::Device(0), &[0; 65]), Err(Verdict::TooBig));
+        assert_eq!(worker.send(Way::Device(0), 0, &[0; 65]), Err(Verdict::TooBig));
     }
-    assert_eq!(worker.send(Way::Device(0), &[7; 64]), Ok(()));
+    assert_eq!(worker.send(Way::Device(0), 0, &[7; 64]), Ok(()));
     assert_eq!(drained(&mut thread), [(Way::Device(0), vec![7; 64])]);
 }
 
@@ -65,13 +86,13 @@ fn what_the_worker_has_no_parcel_for_stays_with_the_thread() {
     for n in 1..=3 {
         parcel.memory()[..20].fill(n);
         parcel.set(Way::Device(9), 20);
-        assert_eq!(thread.send(&mut parcel).is_some(), n < 3);
+        assert_eq!(thread.send(&mut parcel, n.into()).is_ok(), n < 3);
     }
     assert_eq!(parcel.packet(), [3; 20]);
     let first = worker.take().unwrap();
     assert_eq!((first.way(), first.packet()), (Way::Device(9), &[1; 20][..]));
     worker.give_back(first);
-    assert_eq!(thread.send(&mut parcel), Some(()));
+    assert_eq!(thread.send(&mut parcel, 3), Ok(()));
     let rest: Vec<u8> = std::iter::from_fn(|| worker.take()).map(|parcel| parcel.packet()[0]).collect();
     assert_eq!(rest, [2, 3]);
 }
@@ -80,21 +101,21 @@ fn what_the_worker_has_no_parcel_for_stays_with_the_thread() {
 fn a_bell_wakes_only_who_sleeps_and_once() {
     let (woken, wakes) = mpsc::channel();
     let thread = Arc::new(Bell::new(move || woken.send(()).unwrap()));
-    let (mut worker, _thread_half) = halves(4, 64, thread.clone(), Bell::new(|| ()));
-    worker.send(Way::Device(0), &[1]).unwrap();
+    let (mut worker, _thread_half) = halves(8, 64, thread.clone(), Bell::new(|| ()));
+    worker.send(Way::Device(0), 0, &[1]).unwrap();
     worker.flush();
     assert_eq!((wakes.try_iter().count(), thread.rings()), (0, 0), "who is awake is left alone");
     thread.doze();
     worker.flush();
     assert_eq!(thread.rings(), 0, "there is nothing new");
-    worker.send(Way::Device(0), &[2]).unwrap();
+    worker.send(Way::Device(0), 0, &[2]).unwrap();
     worker.flush();
-    worker.send(Way::Device(0), &[3]).unwrap();
+    worker.send(Way::Device(0), 0, &[3]).unwrap();
     worker.flush();
     assert_eq!((wakes.try_iter().count(), thread.rings()), (1, 1));
     thread.doze();
     thread.rise();
-    worker.send(Way::Device(0), &[4]).unwrap();
+    worker.send(Way::Device(0), 0, &[4]).unwrap();
     worker.flush();
     assert_eq!(wakes.try_iter().count(), 0);
 }
@@ -106,7 +127,7 @@ fn a_worker_with_packets_does_not_go_to_sleep() {
     worker.rise();
     let mut parcel = Parcel::new(64);
     parcel.set(Way::Device(0), 20);
-    thread.send(&mut parcel).unwrap();
+    thread.send(&mut parcel, 0).unwrap();
     assert!(!worker.doze());
     thread.flush();
     assert_eq!(thread.rings(), 0);
@@ -121,7 +142,7 @@ fn parcels_of_an_inlet_get_their_memory_when_they_need_it() {
         parcel.memory()[..20].fill(turn);
         parcel.set(Way::Service, 20);
         assert!(inlet.is_empty());
-        feed.send(&mut parcel).unwrap();
+        feed.send(&mut parcel, 0).unwrap();
         assert!(!inlet.doze(), "a worker with packets does not go to sleep");
         let taken = inlet.take().unwrap();
         assert_eq!((taken.way(), taken.packet()), (Way::Service, &[turn; 20][..]));
@@ -162,7 +183,7 @@ fn nothing_is_lost_between_threads_that_sleep() {
             spare.memory()[..4].copy_from_slice(parcel.packet());
             spare.set(parcel.way(), 4);
             half.give_back(parcel);
-            while half.send(&mut spare).is_none() {
+            while half.send(&mut spare, 0).is_err() {
                 half.flush();
                 thread::yield_now();
             }
@@ -172,7 +193,7 @@ fn nothing_is_lost_between_threads_that_sleep() {
     });
     let (mut sent, mut received) = (0, 0);
     while received < PACKETS {
-        while sent < PACKETS && worker.send(Way::Device(1), &sent.to_be_bytes()).is_ok() {
+        while sent < PACKETS && worker.send(Way::Device(1), 0, &sent.to_be_bytes()).is_ok() {
             sent += 1;
         }
         worker.flush();
