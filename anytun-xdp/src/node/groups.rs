@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::running::{Running, lock};
 use crate::kernel::Waker;
 use crate::mode::query::Query;
-use crate::table::membership::Memberships;
+use crate::table::membership::{Memberships, Whereabouts};
 use crate::table::{Joined, Tables};
 use crate::worker::slow::Bell;
 use crate::worker::snoop::{Addressed, Snoop};
@@ -119,7 +119,11 @@ impl Running {
         memberships.tick(now);
         let look = LOOK.as_millis() as u64;
         if looked.is_none_or(|looked| now.saturating_sub(looked) >= look) {
-            memberships.look(|number| tables.clients.get(number as usize)?.track.last_heard());
+            memberships.look(now, |number| {
+                let track = &tables.clients.get(number as usize)?.track;
+                let endpoint = track.endpoint.load()?;
+                Some(Whereabouts { heard: track.last_heard()?, endpoint: (endpoint.address, endpoint.port) })
+            });
             *looked = Some(now);
         }
         self.groups.show(&mut memberships, &tables);
