@@ -66,7 +66,7 @@ struct Network {
     next: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Client {
     network: u32,
     /// Groups that it has joined.
@@ -74,6 +74,8 @@ struct Client {
     /// When and where it had been heard last at the last [`look`](Memberships::look).
     last: Option<Whereabouts>,
     startup: Startup,
+    /// When the last rounds reached it, the latest first.
+    reached: [Option<u64>; ROBUSTNESS as usize],
 }
 
 #[derive(Debug)]
@@ -86,6 +88,8 @@ struct Group {
 
 #[derive(Clone, Copy, Debug)]
 struct Member {
+    /// When it last reported.
+    reported: u64,
     /// Until when it is one, unless it reports again.
     until: u64,
     /// The time at which it stands among the timers.
@@ -148,7 +152,7 @@ impl Memberships {
         };
         self.networks = after.network_names.iter().enumerate().map(network).collect();
         for (number, client) in (0..).zip(&after.clients) {
-            self.clients.push(Client { network: client.network, groups: 0, last: None, startup: Startup::default() });
+            self.clients.push(Client { network: client.network, ..Client::default() });
             if let Some(network) = self.networks.get_mut(client.network as usize).and_then(Option::as_mut) {
                 network.clients.push(number);
             }
@@ -157,7 +161,7 @@ impl Memberships {
         self.before = (before.generation, renumbered(before, after));
         for (number, known) in (0..).zip(&old.clients) {
             if let Some(client) = self.renumbered(number).and_then(|number| self.clients.get_mut(number as usize)) {
-                (client.last, client.startup) = (known.last, known.startup);
+                *client = Client { network: client.network, groups: 0, ..*known };
             }
         }
         self.adopt_waiting(old.waiting, now);
@@ -246,7 +250,7 @@ impl Memberships {
             Some(known) => {
                 if let Some(member) = known.members.get_mut(&client) {
                     // The timer comes too early then, and is set anew.
-                    (member.until, member.leaving) = (until, None);
+                    (member.reported, member.until, member.leaving) = (now, until, None);
                     return;
                 }
                 (false, all(fixed, known.members.keys()).count())
@@ -261,7 +265,7 @@ impl Memberships {
             return;
         }
         let number = self.free_number();
-        self.insert(client, group, number, Member { until, timer: until, asked: None, leaving: None });
+        self.insert(client, group, number, Member { reported: now, until, timer: until, asked: None, leaving: None });
     }
 
     /// A number that no group has. Those of groups that are gone come last: workers may still have packets to these.
@@ -315,7 +319,14 @@ impl Memberships {
     fn see_to(&mut self, key: Key, client: u32, now: u64) {
         let Some(member) = self.groups.get_mut(&key).and_then(|group| group.members.get_mut(&client)) else { return };
         if member.until <= now {
-            return self.remove(key, client);
+            let network = self.networks.get(key.0 as usize).and_then(Option::as_ref);
+            let reached = self.clients.get(client as usize).and_then(|client| *client.reached.last()?);
+            let is_asked = reached.is_some_and(|reached| reached >= member.reported);
+            let Some(network) = network.filter(|_| member.leaving.is_none() && !is_asked) else {
+                return self.remove(key, client);
+            };
+            // Rounds take longer than their interval: who was not asked as often as is its due stays.
+            member.until = now + network.snooped.response(Question::AllV4);
         }
         let mut next = member.until;
         if let Some(left) = member.leaving.filter(|left| *left > 0) {

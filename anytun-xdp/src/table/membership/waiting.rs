@@ -161,7 +161,7 @@ impl Memberships {
             let ask = match kind {
                 Kind::Groups => self.waiting.groups.pop_front(),
                 Kind::Returned => self.ask_first(now, |all| all.next_returned(now)),
-                Kind::Rounds => self.ask_first(now, |all| all.waiting.next_of_round()),
+                Kind::Rounds => self.ask_first(now, |all| all.next_reached(now)),
             };
             if ask.is_some() {
                 return ask;
@@ -203,6 +203,16 @@ impl Memberships {
         if startup.left > 0 {
             startup.next = now + network.snooped.startup();
             self.waiting.returned.insert((startup.next, number));
+        }
+        Some(number)
+    }
+
+    /// The next client that a round reaches.
+    fn next_reached(&mut self, now: u64) -> Option<u32> {
+        let number = self.waiting.next_of_round()?;
+        if let Some(client) = self.clients.get_mut(number as usize) {
+            client.reached.rotate_right(1);
+            client.reached[0] = Some(now);
         }
         Some(number)
     }

@@ -119,14 +119,23 @@ fn rounds_that_take_longer_than_their_interval_reach_everybody_in_every_network(
         text = text.replace(&moved("office"), &moved("lab"));
     }
     let mut net = Net::new(&text);
+    let group = |client: u32| mapped([239, 7, 7, client as u8]);
+    (0..NAMES.len() as u32).for_each(|client| net.join(client, group(client), 0));
     let mut asked = [const { Vec::new() }; NAMES.len()];
     for now in (0..300_000).step_by(1_000) {
         net.look(now, |_| Some(now));
         // A round of the first takes eight seconds at least.
         for (client, _) in net.ask_some(5, now).iter().filter(|(_, question)| *question == Question::AllV4) {
             asked[*client as usize].push(now);
+            // One is gone without a word.
+            if *client != 3 {
+                net.join(*client, group(*client), now);
+            }
         }
+        let lost = (0..NAMES.len() as u32).find(|client| *client != 3 && net.memberships.groups_of(*client) != Some(1));
+        assert_eq!(lost, None, "who answers whenever it is asked stays: {now}");
     }
+    assert_eq!(net.memberships.groups_of(3), Some(0));
     let longest = |clients: std::ops::Range<u32>| {
         let gaps = |client: u32| {
             let times = [&[0][..], &asked[client as usize], &[300_000]].concat();
