@@ -37,9 +37,6 @@ const SHARE: u32 = 9;
 const LOOK: Duration = Duration::from_secs(5);
 const IN_USE: Duration = Duration::from_secs(60);
 
-/// Neighbours that are looked at together: workers may ask for others meanwhile.
-const MOST_ASKS: usize = 256;
-
 /// How often the kernel is asked for one neighbour.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -221,11 +218,7 @@ impl Mirror {
     /// Asks the kernel for the neighbours that workers miss.
     fn take_asks(&mut self) {
         let now = Instant::now();
-        let asked: Vec<Next> = self.shown.asks.take().take(MOST_ASKS).collect();
-        if asked.len() == MOST_ASKS {
-            // What is left wakes nobody.
-            self.waker.wake();
-        }
+        let asked: Vec<Next> = self.shown.asks.take().collect();
         for next in asked {
             if self.asked.get(&next).is_none_or(|last| now.duration_since(*last) >= PATIENCE) {
                 self.asked.insert(next, now);

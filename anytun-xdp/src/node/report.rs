@@ -10,7 +10,8 @@ use anytun_common::verdict::{Outcome, Verdict};
 use anytun_common::wire::{ethernet::Mac, unmapped};
 
 use super::devices::DeviceView;
-use super::running::{Running, WorkerView, lock};
+use super::groups::Counted;
+use super::running::{Running, WorkerView};
 use crate::config::XdpMode;
 use crate::control::source::{Readiness, Source};
 use crate::control::status::{
@@ -19,14 +20,12 @@ use crate::control::status::{
 };
 use crate::kernel::{Link, LinkState, Mirrored};
 use crate::mode::icmp;
-use crate::table::membership::{Memberships, Totals};
+use crate::table::membership::Totals;
 use crate::table::{self, Behind, ClientTotals, Tables};
 
 impl Source for Running {
     fn status(&self) -> Status {
-        // They change together, while these are locked.
-        let memberships = lock(&self.groups.memberships);
-        let tables = self.tables.load_full();
+        let (tables, joined) = self.groups.count(&self.tables);
         let readiness = self.readiness();
         Status {
             node: self.name().to_owned(),
@@ -45,8 +44,8 @@ impl Source for Running {
             services: tables.services.all().iter().map(service).collect(),
             nats: tables.nats.all().iter().map(|behind| nat(&tables, behind)).collect(),
             bridges: bridges(&tables),
-            groups: groups(&tables, &memberships),
-            clients: self.clients(&tables, &memberships),
+            groups: groups(&tables, &joined),
+            clients: self.clients(&tables, &joined),
             sequences: self.leases.status(),
             mirror: mirror(&self.mirrored),
             devices: self.devices.iter().map(device).collect(),
@@ -140,10 +139,10 @@ impl Running {
         self.links.iter().enumerate().map(describe).collect()
     }
 
-    fn clients(&self, tables: &Tables, memberships: &Memberships) -> Vec<Client> {
+    fn clients(&self, tables: &Tables, joined: &Counted) -> Vec<Client> {
         let now = self.start.elapsed().as_millis() as u64;
         let client = |(number, client)| Client {
-            groups: memberships.groups_of(number).map(u64::from),
+            groups: joined.clients.get(number as usize).copied().flatten().map(u64::from),
             ..self.client(tables, number, client, now)
         };
         (0..).zip(&tables.clients).map(client).collect()
@@ -194,14 +193,14 @@ fn bridges(tables: &Tables) -> Vec<Bridge> {
     ethernets.map(bridge).collect()
 }
 
-fn groups(tables: &Tables, memberships: &Memberships) -> Vec<Groups> {
-    let groups = |(network, totals): (u32, Totals)| Groups {
+fn groups(tables: &Tables, joined: &Counted) -> Vec<Groups> {
+    let groups = |&(network, totals): &(u32, Totals)| Groups {
         network: network_name(tables, network),
         groups: totals.groups,
         members: totals.members,
         refused: totals.refused,
     };
-    memberships.totals().map(groups).collect()
+    joined.networks.iter().map(groups).collect()
 }
 
 fn nat(tables: &Tables, behind: &Behind) -> Nat {

@@ -5,22 +5,21 @@
 //! Times are in milliseconds since the node started.
 
 mod question;
+mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use anytun_common::wire::unmapped;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use self::question::LAST_MEMBER;
-pub use self::question::{Ask, Change, Kind, Question, ROBUSTNESS, Snooped};
+pub use self::question::{Ask, Change, Kind, Question, ROBUSTNESS, Snooped, Whereabouts};
+use self::waiting::{Startup, Waiting};
 use super::groups::joined_number;
 use super::joined::Key;
 use super::{Joined, NOBODY, Tables};
-
-/// Questions that wait for being asked, at most.
-const WAITING: usize = 1024;
 
 /// What is known of a network as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -47,10 +46,11 @@ pub struct Memberships {
     groups: HashMap<Key, Group>,
     /// When something is to be done about each member.
     timers: BTreeSet<(u64, Key, u32)>,
-    /// To be asked, before any round goes on.
-    asks: VecDeque<Ask>,
-    /// Groups that were made so far.
+    waiting: Waiting,
+    /// Numbers for groups that were looked at so far.
     made: u32,
+    /// Numbers of the groups that there are.
+    numbers: HashSet<u32>,
     /// Whether a group has other members than at the last [`snapshot`](Self::snapshot).
     is_changed: bool,
 }
@@ -64,19 +64,18 @@ struct Network {
     totals: Totals,
     /// When all clients are asked next.
     next: u64,
-    /// How many of the next rounds follow each other quickly (RFC 3376 §8.6, §8.7, RFC 3810 §9.6, §9.7).
-    quick: u32,
-    /// The place of the client that is asked next, while a round is under way.
-    round: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Client {
     network: u32,
     /// Groups that it has joined.
     groups: u32,
-    /// When it had been heard last at the last [`look`](Memberships::look).
-    heard: Option<u64>,
+    /// When and where it had been heard last at the last [`look`](Memberships::look).
+    last: Option<Whereabouts>,
+    startup: Startup,
+    /// When the last rounds reached it, the latest first.
+    reached: [Option<u64>; ROBUSTNESS as usize],
 }
 
 #[derive(Debug)]
@@ -89,6 +88,8 @@ struct Group {
 
 #[derive(Clone, Copy, Debug)]
 struct Member {
+    /// When it last reported.
+    reported: u64,
     /// Until when it is one, unless it reports again.
     until: u64,
     /// The time at which it stands among the timers.
@@ -97,6 +98,21 @@ struct Member {
     asked: Option<u64>,
     /// How often it is yet to be asked, since a host left; nothing while none has.
     leaving: Option<u32>,
+}
+
+impl Member {
+    /// The same member where members that report no more are such for another time (RFC 3376 §8.4, RFC 3810 §9.4). When
+    /// that is shorter, it begins anew, so that whoever answers is asked in time.
+    fn adapted(mut self, before: u64, after: u64, now: u64) -> Self {
+        if self.leaving.is_none() {
+            self.until = match after.checked_sub(before) {
+                Some(more) => self.until + more,
+                None => self.until.min(now + after),
+            };
+            self.timer = self.timer.min(self.until);
+        }
+        self
+    }
 }
 
 /// An address as the tables write it.
@@ -130,14 +146,13 @@ impl Memberships {
                 snooped,
                 clients: Vec::new(),
                 totals: Totals { refused: known.map_or(0, |known| known.totals.refused), ..Totals::default() },
-                next: known.map_or(now, |known| known.next.min(end)),
-                quick: known.map_or(ROBUSTNESS, |known| known.quick),
-                round: known.and_then(|known| known.round).map(|_| 0),
+                // At first each client is asked when it is heard.
+                next: known.map_or(end, |known| known.next.min(end)),
             })
         };
         self.networks = after.network_names.iter().enumerate().map(network).collect();
         for (number, client) in (0..).zip(&after.clients) {
-            self.clients.push(Client { network: client.network, groups: 0, heard: None });
+            self.clients.push(Client { network: client.network, ..Client::default() });
             if let Some(network) = self.networks.get_mut(client.network as usize).and_then(Option::as_mut) {
                 network.clients.push(number);
             }
@@ -146,23 +161,25 @@ impl Memberships {
         self.before = (before.generation, renumbered(before, after));
         for (number, known) in (0..).zip(&old.clients) {
             if let Some(client) = self.renumbered(number).and_then(|number| self.clients.get_mut(number as usize)) {
-                client.heard = known.heard;
+                *client = Client { network: client.network, groups: 0, ..*known };
             }
         }
-        for ask in old.asks {
-            if let Some(client) = self.renumbered(ask.client)
-                && let Some(&Client { network, .. }) = self.clients.get(client as usize)
-            {
-                self.asks.push_back(Ask { client, network, ..ask });
-            }
-        }
-        for ((_, group), Group { number, members, .. }) in old.groups {
+        self.adopt_waiting(old.waiting, now);
+        for ((network, group), Group { number, members, .. }) in old.groups {
+            let known = old.networks.get(network as usize).and_then(Option::as_ref);
+            let lifetime = known.map_or(0, |known| known.snooped.lifetime());
             for (client, member) in members {
                 if let Some(client) = self.renumbered(client) {
-                    self.insert(client, group, number, member);
+                    self.insert(client, group, number, member.adapted(lifetime, self.lifetime_of(client), now));
                 }
             }
         }
+    }
+
+    /// How long a client is a member that reports no more; 0 in a network that does not learn.
+    fn lifetime_of(&self, client: u32) -> u64 {
+        let network = self.clients.get(client as usize).and_then(|client| self.networks.get(client.network as usize));
+        network.and_then(Option::as_ref).map_or(0, |network| network.snooped.lifetime())
     }
 
     /// The number of a client of the generation before; nothing when it is gone.
@@ -179,6 +196,7 @@ impl Memberships {
         network.totals.members += 1;
         let entry = self.groups.entry(key).or_insert_with(|| {
             network.totals.groups += 1;
+            self.numbers.insert(number);
             Group { number, members: BTreeMap::new(), list: None }
         });
         entry.members.insert(client, member);
@@ -191,7 +209,7 @@ impl Memberships {
         let Some(group) = self.groups.get_mut(&key) else { return };
         let Some(member) = group.members.remove(&client) else { return };
         group.list = None;
-        let is_empty = group.members.is_empty();
+        let (number, is_empty) = (group.number, group.members.is_empty());
         self.timers.remove(&(member.timer, key, client));
         self.is_changed = true;
         if let Some(known) = self.clients.get_mut(client as usize) {
@@ -203,6 +221,7 @@ impl Memberships {
         }
         if is_empty {
             self.groups.remove(&key);
+            self.numbers.remove(&number);
         }
     }
 
@@ -231,7 +250,7 @@ impl Memberships {
             Some(known) => {
                 if let Some(member) = known.members.get_mut(&client) {
                     // The timer comes too early then, and is set anew.
-                    (member.until, member.leaving) = (until, None);
+                    (member.reported, member.until, member.leaving) = (now, until, None);
                     return;
                 }
                 (false, all(fixed, known.members.keys()).count())
@@ -245,9 +264,19 @@ impl Memberships {
             network.totals.refused += 1;
             return;
         }
-        let number = joined_number(self.made);
-        self.made = self.made.wrapping_add(u32::from(is_new));
-        self.insert(client, group, number, Member { until, timer: until, asked: None, leaving: None });
+        let number = self.free_number();
+        self.insert(client, group, number, Member { reported: now, until, timer: until, asked: None, leaving: None });
+    }
+
+    /// A number that no group has. Those of groups that are gone come last: workers may still have packets to these.
+    fn free_number(&mut self) -> u32 {
+        loop {
+            let number = joined_number(self.made);
+            self.made = self.made.wrapping_add(1);
+            if !self.numbers.contains(&number) {
+                return number;
+            }
+        }
     }
 
     /// The client is asked whether there are others behind it (RFC 3376 §6.4.2, RFC 3810 §7.4.2).
@@ -275,12 +304,14 @@ impl Memberships {
             self.timers.pop_first();
             self.see_to(key, client, now);
         }
-        for network in self.networks.iter_mut().flatten().filter(|network| network.next <= now) {
-            // A round that takes longer goes on: those at its end are to be asked, too.
-            network.round.get_or_insert(0);
-            let interval = network.snooped.interval();
-            network.quick = network.quick.saturating_sub(1);
-            network.next = now + if network.quick > 0 { interval / 4 } else { interval };
+        for (index, network) in (0..).zip(&mut self.networks) {
+            // A round that takes longer goes on to its end, and the next begins then.
+            if let Some(network) = network.as_mut().filter(|network| network.next <= now)
+                && !self.waiting.has_round(index)
+            {
+                self.waiting.begin_round(index, &network.clients);
+                network.next = now + network.snooped.interval();
+            }
         }
     }
 
@@ -288,12 +319,18 @@ impl Memberships {
     fn see_to(&mut self, key: Key, client: u32, now: u64) {
         let Some(member) = self.groups.get_mut(&key).and_then(|group| group.members.get_mut(&client)) else { return };
         if member.until <= now {
-            return self.remove(key, client);
+            let network = self.networks.get(key.0 as usize).and_then(Option::as_ref);
+            let reached = self.clients.get(client as usize).and_then(|client| *client.reached.last()?);
+            let is_asked = reached.is_some_and(|reached| reached >= member.reported);
+            let Some(network) = network.filter(|_| member.leaving.is_none() && !is_asked) else {
+                return self.remove(key, client);
+            };
+            // Rounds take longer than their interval: who was not asked as often as is its due stays.
+            member.until = now + network.snooped.response(Question::AllV4);
         }
         let mut next = member.until;
         if let Some(left) = member.leaving.filter(|left| *left > 0) {
-            if self.asks.len() < WAITING {
-                self.asks.push_back(Ask { client, network: key.0, question: Question::Group(key.1) });
+            if self.waiting.push(Ask { client, network: key.0, question: Question::Group(key.1) }) {
                 member.asked = Some(now);
                 member.leaving = Some(left - 1);
             } else {
@@ -306,62 +343,10 @@ impl Memberships {
         self.timers.insert((next, key, client));
     }
 
-    /// Sees who was heard again after so long a silence that all it had joined is forgotten: it may have been with another
-    /// node, and is asked at once. `last_heard` tells when a client was. To be called about once a second.
-    pub fn look(&mut self, last_heard: impl Fn(u32) -> Option<u64>) {
-        for (network, known) in (0..).zip(&self.networks) {
-            let Some(known) = known else { continue };
-            for &number in &known.clients {
-                let Some(client) = self.clients.get_mut(number as usize) else { continue };
-                let Some(heard) = last_heard(number) else { continue };
-                let silence = client.heard.map(|before| heard.saturating_sub(before));
-                if silence.is_none_or(|silence| silence > known.snooped.lifetime()) {
-                    if self.asks.len() >= WAITING {
-                        // The next look finds the same.
-                        continue;
-                    }
-                    self.asks.extend(all_groups(known, network, number));
-                }
-                client.heard = Some(heard);
-            }
-        }
-    }
-
-    /// The next question. Clients that were never heard are asked none, nor are those that [`look`](Self::look) would find
-    /// silent for so long that they are asked as soon as they are heard again.
-    pub fn ask(&mut self, now: u64) -> Option<Ask> {
-        if let Some(ask) = self.asks.pop_front() {
-            return Some(ask);
-        }
-        for (index, network) in (0..).zip(&mut self.networks) {
-            let Some(network) = network else { continue };
-            while let Some(place) = network.round {
-                let Some(&client) = network.clients.get(place) else {
-                    network.round = None;
-                    break;
-                };
-                network.round = Some(place + 1);
-                let heard = self.clients.get(client as usize).and_then(|client| client.heard);
-                if heard.is_some_and(|heard| now.saturating_sub(heard) <= network.snooped.lifetime()) {
-                    self.asks.extend(all_groups(network, index, client));
-                    if let Some(ask) = self.asks.pop_front() {
-                        return Some(ask);
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// Whether there are questions to be asked.
-    pub fn is_asking(&self) -> bool {
-        !self.asks.is_empty() || self.networks.iter().flatten().any(|network| network.round.is_some())
-    }
-
     /// When something is due next.
     pub fn due(&self) -> Option<u64> {
         let rounds = self.networks.iter().flatten().map(|network| network.next);
-        rounds.chain(self.timers.first().map(|(timer, ..)| *timer)).min()
+        rounds.chain(self.timers.first().map(|(timer, ..)| *timer)).chain(self.due_return()).min()
     }
 
     /// What workers are to read, if it has changed. `tables` are those in force.
@@ -403,12 +388,6 @@ impl Memberships {
 fn all<'a>(fixed: &'a [u32], joined: impl Iterator<Item = &'a u32>) -> impl Iterator<Item = u32> {
     let others = joined.filter(move |member| fixed.binary_search(member).is_err());
     fixed.iter().chain(others).copied()
-}
-
-/// What makes a client report all its groups.
-fn all_groups(known: &Network, network: u32, client: u32) -> impl Iterator<Item = Ask> {
-    let questions = [Question::AllV4, Question::AllV6].into_iter().zip(known.snooped.families);
-    questions.filter(|(_, has)| *has).map(move |(question, _)| Ask { client, network, question })
 }
 
 /// By the number of a client before, that of the same client in the same network after; [`NOBODY`] for one that is gone.

@@ -51,6 +51,12 @@ impl<T> Handover<T> {
         self.queue.is_empty()
     }
 
+    /// Has so many threads stop in the middle of a push, or go on.
+    #[cfg(test)]
+    pub(super) fn stop(&self, threads: u32) {
+        self.under_way.store(threads, Ordering::SeqCst);
+    }
+
     /// Whether there is no room.
     pub(super) fn is_full(&self) -> bool {
         self.queue.is_full()
@@ -93,10 +99,10 @@ mod tests {
     fn nobody_waits_for_a_thread_that_stopped_while_it_put_something_in() {
         let queue = Handover::new(8);
         queue.push(1).expect("room");
-        queue.under_way.fetch_add(1, Ordering::SeqCst);
+        queue.stop(1);
         assert_eq!(queue.pop(), None);
         assert!(!queue.is_empty());
-        queue.under_way.fetch_sub(1, Ordering::SeqCst);
+        queue.stop(0);
         assert_eq!(queue.pop(), Some(1));
     }
 }

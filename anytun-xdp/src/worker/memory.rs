@@ -49,6 +49,8 @@ struct Port {
 pub struct Memory {
     /// How the kernel behaves from now on.
     pub kernel: Kernel,
+    /// For how long the last wait was, at most.
+    pub waited: Option<Duration>,
     ports: Vec<Port>,
     free: Vec<Frame>,
     received: u64,
@@ -62,6 +64,7 @@ impl Memory {
     pub fn new(ports: usize, frames: usize, frame_size: usize, kernel: Kernel) -> Self {
         Self {
             kernel,
+            waited: None,
             ports: (0..ports).map(|_| Port::default()).collect(),
             free: (0..frames).map(|_| Frame { memory: vec![0; frame_size].into_boxed_slice(), length: 0 }).collect(),
             received: 0,
@@ -149,7 +152,8 @@ impl PacketIo for Memory {
         self.counters.tx_kicks += 1;
     }
 
-    fn wait(&mut self, _: Duration) {
+    fn wait(&mut self, timeout: Duration) {
+        self.waited = Some(timeout);
         self.counters.polls += 1;
     }
 

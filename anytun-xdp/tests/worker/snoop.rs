@@ -9,7 +9,7 @@ use anytun_common::wire::checksum;
 use anytun_xdp::mode::icmp::Kind;
 use anytun_xdp::mode::query::Query;
 use anytun_xdp::table::Tables;
-use anytun_xdp::table::membership::{Memberships, Question, Totals};
+use anytun_xdp::table::membership::{Memberships, Question, Totals, Whereabouts};
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
 use anytun_xdp::worker::slow::{Bell, Parcel, Way, halves};
@@ -206,7 +206,9 @@ fn who_leaves_is_asked_and_gets_no_more() {
     assert_eq!(site.copies(0), [0, 1, 1]);
     site.wait(1000);
     assert_eq!(site.copies(0), [0, 0, 1]);
-    site.wait(258_000);
+    [123_000, 125_000, 10_000].into_iter().for_each(|milliseconds| site.wait(milliseconds));
+    let queries = [0, 1].map(|port| site.bench.worker.io_mut().sent(port).len());
+    assert_eq!(queries, [4, 0], "she was asked twice for groups of either family");
     assert_eq!(site.copies(0), NOBODY, "carol has not answered for 260 s");
     site.ensure_verdicts();
 }
@@ -214,7 +216,8 @@ fn who_leaves_is_asked_and_gets_no_more() {
 #[test]
 fn every_client_that_was_heard_is_asked_for_its_groups() {
     let mut site = Site::new("snooping = true\naddress = \"10.9.0.1/24\"", "");
-    site.memberships.look(|client| (client != 2).then_some(5));
+    let endpoint = ([0; 16], 4444);
+    site.memberships.look(site.now, |client| (client != 2).then_some(Whereabouts { heard: 5, endpoint }));
     site.settle();
     let mut queries = [Vec::new(), Vec::new(), Vec::new()];
     for port in [0, 1] {

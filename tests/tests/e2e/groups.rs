@@ -296,8 +296,9 @@ fn joining(group: IpAddr) -> Result<()> {
         groups.await_members(3)?;
         groups.exchange_only(&sender, group, &listeners, COUNT)?;
     }
-    // Erin goes, and the others get other numbers.
+    // Erin goes, the others get other numbers, and are asked more often.
     let mut config = groups.config.clone();
+    config.network = "snooping = true\nquery_interval = 3\n".to_owned();
     config.clients.retain(|client| client.name != "erin");
     config.clients.rotate_left(2);
     groups.node.reconfigure(&config)?;
@@ -336,9 +337,11 @@ fn flood() -> Result<()> {
         sent += u64::from(sender.send_to(&datagram, (GROUP, UDP)).is_ok());
     }
     quiet.finish()?.ensure_none_lost("erin to frank while alice floods a group")?;
-    let status = groups.node.status()?;
-    let copied = status.verdict("copied");
-    ensure!(copied > 10_000, "there was no flood: {copied} packets were copied");
-    status.ensure_every_packet_has_a_verdict()?;
+    // What is left of the flood in queues still comes.
+    let status = groups
+        .node
+        .await_status("every packet has a verdict", |status| status.ensure_every_packet_has_a_verdict().is_ok())?;
+    let came = status.verdict("copied") + status.verdict("copies-limit");
+    ensure!(came > 10_000, "there was no flood: {came} packets came to the group");
     status.ensure_ledgers_hold()
 }

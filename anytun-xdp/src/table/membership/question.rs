@@ -1,4 +1,4 @@
-//! What clients report of groups, and what they are asked.
+//! What clients report of groups, where they are, and what they are asked.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -54,6 +54,12 @@ impl Snooped {
         u64::from(self.snooping.query_interval) * 1000
     }
 
+    /// How long after the first question the next follows to a client that came back, in milliseconds (RFC 3376 §8.6,
+    /// RFC 3810 §9.6).
+    pub(super) fn startup(&self) -> u64 {
+        self.interval() / 4
+    }
+
     /// How long a client may take to answer a question: less than until the next one.
     pub fn response(&self, question: Question) -> u64 {
         match question {
@@ -86,6 +92,15 @@ pub struct Change {
     pub group: [u8; 16],
     /// What has become of it.
     pub kind: Kind,
+}
+
+/// When and where a client was heard last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Whereabouts {
+    /// When, in milliseconds since the node started.
+    pub heard: u64,
+    /// Outer address, an IPv4 one mapped, and port.
+    pub endpoint: ([u8; 16], u16),
 }
 
 /// What a client is asked.

@@ -1,5 +1,7 @@
 //! Who is a member when, and who is asked what. Times are those of RFC 3376 §8 and RFC 3810 §9.
 
+mod asking;
+
 use std::path::Path;
 
 use anytun_common::wire::mapped;
@@ -76,6 +78,12 @@ impl Net {
 
     fn leave(&mut self, client: u32, group: [u8; 16], now: u64) {
         self.report(client, Kind::Leave, group, now);
+    }
+
+    /// Looks who was heard, and when.
+    fn look(&mut self, now: u64, heard: impl Fn(u32) -> Option<u64>) {
+        let endpoint = (mapped([198, 51, 100, 7]), 4444);
+        self.memberships.look(now, |client| heard(client).map(|heard| Whereabouts { heard, endpoint }));
     }
 
     /// Does all that is due until `end`; returns who was asked what, and when.
@@ -168,44 +176,6 @@ fn who_comes_and_goes_without_end_is_asked_once_a_second() {
 }
 
 #[test]
-fn all_who_were_heard_are_asked_at_first_and_in_every_interval() {
-    let mut net = Net::new(&text("snooping = true", &["a", "b", "c"], ""));
-    let heard = |now: u64| move |client: u32| (client != 1).then_some(now);
-    net.memberships.look(heard(0));
-    let both = |time: u64| {
-        [0, 2].into_iter().flat_map(move |client| [Question::AllV4, Question::AllV6].map(|it| (time, client, it)))
-    };
-    // Whoever is heard for the first time is asked besides.
-    assert_eq!(net.run(0), both(0).chain(both(0)).collect::<Vec<_>>());
-    let mut asked = Vec::new();
-    for now in (1_000..300_000).step_by(1_000) {
-        net.memberships.look(heard(now));
-        asked.extend(net.run(now));
-    }
-    // RFC 3376 §8.6 and §8.7: two at first, a quarter of the interval apart.
-    let expected: Vec<_> = [31_250, 156_250, 281_250].into_iter().flat_map(both).collect();
-    assert_eq!(asked, expected);
-    let asked = net.run(299_000 + LIFETIME + 125_000);
-    assert!(asked.iter().all(|(time, ..)| *time <= 299_000 + LIFETIME), "whoever is silent is asked no more");
-    let back = 299_000 + 2 * LIFETIME;
-    let one = |client: u32| (client == 2).then_some(back);
-    net.memberships.look(one);
-    let next = net.memberships.ask(back).map(|ask| (ask.client, ask.question));
-    assert_eq!(next, Some((2, Question::AllV4)), "and at once when it is heard again");
-    assert_eq!(net.memberships.ask(back).map(|ask| ask.question), Some(Question::AllV6));
-    net.memberships.look(one);
-    assert_eq!(net.memberships.ask(back), None);
-}
-
-#[test]
-fn a_network_without_ipv6_is_not_asked_for_it() {
-    let mut net = Net::new(&text("snooping = true", &["a"], "").replace(", \"fd00:9::97/128\"", ""));
-    net.memberships.look(|_| Some(0));
-    assert_eq!(net.memberships.ask(0).map(|ask| ask.question), Some(Question::AllV4));
-    assert_eq!(net.memberships.ask(0), None);
-}
-
-#[test]
 fn limits_hold_for_each_client_each_network_and_each_group() {
     let group = |number: u8| mapped([239, 7, 7, number]);
     let keys = "snooping = true\ngroups_per_client = 2\ngroups_per_network = 3\ncopies = 2";
@@ -279,6 +249,63 @@ fn a_reload_keeps_the_memberships_of_who_stays() {
     net.configure(&after.replace("snooping = true", ""), 9_000);
     assert_eq!((members(&mut net), net.memberships.totals().count()), (vec![], 0), "and a network may learn no more");
     assert!(net.memberships.is_idle());
+}
+
+#[test]
+fn a_number_that_comes_round_is_not_given_to_two_groups() {
+    let mut net = Net::new(&text("snooping = true", &["a", "b"], ""));
+    net.join(0, GROUP, 0);
+    // As after a billion others.
+    net.memberships.made = 0;
+    net.join(1, OTHER, 0);
+    assert_eq!((net.members(GROUP), net.members(OTHER)), (vec![0], vec![1]));
+    net.leave(0, GROUP, 1_000);
+    net.run(3_000);
+    net.memberships.made = 0;
+    net.join(0, GROUP6, 3_000);
+    assert_eq!((net.members(OTHER), net.members(GROUP6)), (vec![1], vec![0]));
+}
+
+/// RFC 3376 §8.4: the time goes by the interval in force.
+#[test]
+fn a_shorter_interval_holds_for_who_is_a_member_and_whoever_answers_stays() {
+    let mut net = Net::new(&text("snooping = true", &["a", "b"], ""));
+    net.look(0, |_| Some(0));
+    net.run(99_999);
+    net.join(0, GROUP, 50_000);
+    net.join(1, GROUP, 50_000);
+    net.configure(&text("snooping = true\nquery_interval = 4", &["a", "b"], ""), 100_000);
+    let mut heard = 50_000;
+    for now in (100_000..130_000).step_by(1_000) {
+        net.look(now, |client| Some(if client == 0 { heard } else { 50_000 }));
+        let asked = net.run(now);
+        if asked.iter().any(|(_, client, question)| (*client, *question) == (0, Question::AllV4)) {
+            net.join(0, GROUP, now + 500);
+            heard = now + 500;
+        }
+        // Twice the interval, and half of it to answer.
+        let others: &[u32] = if now < 110_000 { &[0, 1] } else { &[0] };
+        assert_eq!(net.members(GROUP), others, "{now}");
+    }
+}
+
+#[test]
+fn a_longer_interval_leaves_time_for_questions_that_come_later() {
+    let mut net = Net::new(&text("snooping = true\nquery_interval = 4", &["a"], ""));
+    net.look(0, |_| Some(0));
+    net.run(7_999);
+    net.join(0, GROUP, 1_000);
+    net.configure(&text("snooping = true", &["a"], ""), 8_000);
+    net.run(1_000 + LIFETIME - 1);
+    assert_eq!(net.members(GROUP), [0]);
+    net.run(1_000 + LIFETIME);
+    assert!(net.members(GROUP).is_empty());
+    // Who leaves is no member two seconds later, whatever the interval.
+    net.join(0, GROUP, 300_000);
+    net.leave(0, GROUP, 301_000);
+    net.configure(&text("snooping = true\nquery_interval = 1000", &["a"], ""), 301_500);
+    net.run(303_000);
+    assert!(net.members(GROUP).is_empty());
 }
 
 #[test]

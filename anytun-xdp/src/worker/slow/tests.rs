@@ -1,8 +1,16 @@
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
+use arc_swap::ArcSwap;
+
+use super::super::memory::{Kernel, Memory};
+use super::super::snoop::Snoop;
+use super::super::{LONGEST_SLEEP, REST, Snapshots, Worker};
 use super::*;
+use crate::table::ways::Asks;
+use crate::table::{Host, Tables};
 
 /// Bells that count, for ends that nobody sleeps at.
 fn pair(parcels: usize, octets: usize) -> (WorkerHalf, ThreadHalf) {
@@ -156,6 +164,46 @@ fn parcels_of_an_inlet_get_their_memory_when_they_need_it() {
     parcel.grow(20);
     assert_eq!(parcel.memory().len(), 30, "what is large enough stays");
     assert_eq!(parcel.memory()[29], 7);
+}
+
+/// A worker with one port, without clients.
+fn worker() -> Worker<Memory> {
+    let text = "[node]\nname = \"n\"\nsender_ids = \"1\"\n[[interface]]\nname = \"eth0\"\n[[service]]\nname = \"s\"\n\
+                address = \"192.0.2.53\"\nport = 4444\n[[network]]\nname = \"o\"\n";
+    let config = crate::config::parse(text, Path::new("node.toml")).unwrap();
+    let host = Host { workers: 1, mtus: vec![1500], partial: vec![false] };
+    let snapshots = Snapshots {
+        tables: Arc::new(ArcSwap::from_pointee(Tables::build(&config, &host, Vec::new(), None))),
+        ways: Arc::default(),
+        asks: Arc::new(Asks::new(|| ())),
+        snoop: Arc::new(Snoop::new(Bell::new(|| ()))),
+    };
+    Worker::new(0, Memory::new(1, 64, 2048, Kernel::default()), snapshots, Arc::default())
+}
+
+/// A worker in real time leaves its processor to a thread that hands something over only while it sleeps.
+#[test]
+fn a_worker_sleeps_for_a_moment_while_something_is_handed_over_to_it() {
+    let (half, mut thread) = pair(2, 64);
+    let (inlet, mut feed) = inlet(2, 64, Bell::new(|| ()));
+    let mut worker = worker();
+    worker.connect(half);
+    worker.receive_from(inlet);
+    // As it does when it finds nothing: what it took, and how long it then sleeps.
+    let mut rest = || {
+        let taken = worker.turn(0);
+        worker.lane.sleep(LONGEST_SLEEP);
+        (taken, worker.io_mut().waited)
+    };
+    assert_eq!(rest(), (0, Some(LONGEST_SLEEP)));
+    for feed in [&mut thread.feed, &mut feed] {
+        feed.send(&mut Parcel::new(64), 0).unwrap();
+        feed.mouth.pipe.full.stop(1);
+        assert_eq!(rest(), (0, Some(REST)));
+        assert_eq!(rest(), (0, Some(REST)), "as long as that takes");
+        feed.mouth.pipe.full.stop(0);
+        assert_eq!(rest(), (1, Some(LONGEST_SLEEP)));
+    }
 }
 
 /// Two threads, each of which sleeps whenever it finds nothing: a wake that got lost would leave both asleep for good.
