@@ -140,6 +140,8 @@ pub struct Queue {
     /// What was asked for and what the kernel gave.
     #[serde(flatten)]
     pub mode: Mode,
+    /// Whether the packets' memory lies in huge pages.
+    pub huge_pages: bool,
     /// What the kernel counts for the socket.
     pub statistics: BTreeMap<String, u64>,
 }

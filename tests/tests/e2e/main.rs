@@ -22,6 +22,7 @@ mod home;
 mod idle;
 mod ledger;
 mod matrix;
+mod memory;
 mod nat;
 mod open;
 mod outside;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         refusal::cases(),
         ledger::cases(),
         idle::cases(),
+        memory::cases(),
         scale::cases(),
         reload::cases(),
         secrets::cases(),
