@@ -8,6 +8,7 @@ use anytun_tests::evidence;
 use anytun_tests::namespace::{Obstacle, obstacle};
 use libtest_mimic::{Arguments, Failed, Trial};
 
+mod beyond;
 mod crash;
 mod demo;
 mod direct;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         open::cases(),
         groups::cases(),
         nat::cases(),
+        beyond::cases(),
         ethernet::cases(),
         sizes::cases(),
         sweep::cases(),
