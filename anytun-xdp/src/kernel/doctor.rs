@@ -1,6 +1,8 @@
 //! What of this host would hurt a node, and the command that mends it. Looks only, changes nothing, and works without
 //! privileges as far as the kernel answers.
 
+mod ports;
+
 use std::fmt;
 use std::num::NonZero;
 use std::path::Path;
@@ -84,6 +86,7 @@ pub fn examine_all(config: &Config) -> Vec<Finding> {
     }
     findings.extend(real_time(config.node.scheduling));
     findings.extend(devices(config));
+    findings.extend(ports::nats(config));
     findings.extend(directory("state_dir", &config.node.state_dir));
     findings.extend(config.node.control.parent().and_then(|path| directory("control", path)));
     findings
