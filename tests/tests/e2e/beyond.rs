@@ -136,8 +136,8 @@ fn datagrams() -> Result<()> {
 /// Alice sends by TCP to a host that would take larger segments than the way does.
 fn segments(clamp: bool) -> Result<()> {
     let beyond = Beyond::start(&format!("mss_clamp = {clamp}\n"))?;
-    for family in 0..2 {
-        let place = SocketAddr::new(HOST[family].parse()?, PORT);
+    for (family, host) in HOST.iter().enumerate() {
+        let place = SocketAddr::new(host.parse()?, PORT);
         upload(beyond.alice(), &beyond.host, place)?;
         ensure!(beyond.path_mtu(family)? == Some(NARROW), "the router told alice nothing");
     }

@@ -24,6 +24,7 @@ mod idle;
 mod ledger;
 mod matrix;
 mod nat;
+mod nat_fragments;
 mod open;
 mod outside;
 mod overload;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         groups::cases(),
         nat::cases(),
         beyond::cases(),
+        nat_fragments::cases(),
         ethernet::cases(),
         sizes::cases(),
         sweep::cases(),
