@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use anytun_tests::daemon::Kind;
+use anytun_tests::daemon::{Kind, TUN};
 use anytun_tests::forge::udp;
-use anytun_tests::lab::{ANYCAST, ANYCAST6, Who};
+use anytun_tests::lab::{ANYCAST, ANYCAST6, PORT, Who};
 use anytun_tests::traffic::ping;
 use anytun_tests::wait::{PATIENCE, until};
 
@@ -29,7 +29,8 @@ const OCTETS: usize = 3000;
 /// An address that routing brings to the node, and nothing else there has.
 const ALONE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 
-/// What a kernel cuts on its own link arrives behind the NAT, both ways, and none of it takes the way of outer fragments.
+/// What a kernel cuts on its own link arrives behind the NAT, both ways, and none of it takes the way of outer fragments, which
+/// are put together all the same.
 fn in_order() -> Result<()> {
     let open = Open::with(Kind::Anytun, true, KEYS)?;
     let datagram = body(OCTETS);
@@ -55,6 +56,16 @@ fn in_order() -> Result<()> {
     let status = open.node.status()?;
     let (left, lost) = (status.program("fragment"), status.verdict("nat-fragment"));
     ensure!((left, lost) == (0, 0), "{left} fragments went to the kernel, {lost} were not known");
+    // What comes before its first fragment may be for the service.
+    let (outside, payload): (Ipv4Addr, _) = (OUTSIDE[0].parse()?, [0; 1200]);
+    let packet = udp((outside, ECHO), (ANYCAST, PORT), &payload);
+    send_cut(&raw_socket(open.lab.client(Who::Bob))?, [outside, ANYCAST], 9, &packet[20..], &[3])?;
+    open.node.await_status("it goes to the kernel", |status| status.program("fragment") == 1)?;
+    open.lab.client(Who::Alice).ip(&format!("link set {TUN} mtu 1500"))?;
+    ping(open.lab.client(Who::Alice), outside.into(), 20, 1472)?;
+    let status = open.node.status()?;
+    let taken = status.datagrams.get("taken").copied().unwrap_or(0);
+    ensure!(taken == 20, "{taken} of 20 packets were put together for the service");
     status.ensure_ledgers_hold()
 }
 
