@@ -1,7 +1,7 @@
 //! THE decoder: the octets of a frame become the place of an IP packet and of a UDP datagram, or the reason why there is
 //! none. The XDP program runs it on packet memory, the user half on received frames, so the two can never disagree.
 
-use crate::map::ServiceKey;
+use crate::map::{FragmentKey, NO_PORT, ServiceKey};
 use crate::verdict::Verdict;
 use crate::wire::{Bytes, checksum, ethernet, icmp, icmpv6, ipv4, ipv6, mapped, tcp, udp};
 
@@ -109,15 +109,43 @@ pub fn datagram<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Result<Datag
 }
 
 /// By which port of its own side a NAT knows whom a packet for its address is for: the destination port, of an answer to a
-/// query of ICMP the identifier, and of an ICMP error that of the sender of the packet it quotes. 0 without one, as fragments
-/// are.
+/// query of ICMP the identifier, and of an ICMP error that of the sender of the packet it quotes. [`NO_PORT`] without one, and
+/// of fragments, for which there is [`fragment`].
 #[inline(always)]
 pub fn port<B: Bytes + ?Sized>(frame: &B, network: &Network) -> u16 {
-    if network.fragment {
-        return 0;
-    }
-    let at = network.transport;
-    let port = match (network.protocol, network.v4) {
+    if network.fragment { NO_PORT } else { port_at(frame, network.transport, network.protocol, network.v4) }
+}
+
+/// A fragment of a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fragment {
+    /// What tells its datagram from others.
+    pub key: FragmentKey,
+    /// Of the first fragment what [`port`] is of a whole packet.
+    pub port: Option<u16>,
+}
+
+/// What a packet that is a fragment says of its datagram. Nothing when it is cut off.
+#[inline(always)]
+pub fn fragment<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Option<Fragment> {
+    let Network { header, transport, v4, protocol, source, destination, .. } = *network;
+    let (identification, offset, at, next) = if v4 {
+        let [_, _, _, _, i0, i1, o0, o1] = frame.read::<8>(header)?;
+        ([0, 0, i0, i1], u16::from_be_bytes([o0, o1]) & ipv4::OFFSET_MASK, transport, protocol)
+    } else {
+        let [next, _, o0, o1, i0, i1, i2, i3] = frame.read::<8>(transport)?;
+        ([i0, i1, i2, i3], u16::from_be_bytes([o0, o1]) & ipv6::OFFSET_MASK, transport + 8, next)
+    };
+    let protocol = if v4 { protocol } else { 0 };
+    let key = FragmentKey { source, destination, identification, protocol, reserved: [0; 3] };
+    let port = if offset == 0 { Some(port_at(frame, at, next, v4)) } else { None };
+    Some(Fragment { key, port })
+}
+
+/// The [`port`] of a packet whose transport header, of this protocol, is at `at`.
+#[inline(always)]
+fn port_at<B: Bytes + ?Sized>(frame: &B, at: usize, protocol: u8, v4: bool) -> u16 {
+    let port = match (protocol, v4) {
         (tcp::PROTOCOL | udp::PROTOCOL, _) => frame.read(at + 2),
         (icmp::PROTOCOL, true) => match frame.read::<1>(at) {
             Some([icmp::ECHO_REPLY]) => identifier(frame, at, icmp::ECHO_REPLY),
@@ -133,7 +161,7 @@ pub fn port<B: Bytes + ?Sized>(frame: &B, network: &Network) -> u16 {
         },
         _ => None,
     };
-    port.map_or(0, u16::from_be_bytes)
+    port.map_or(NO_PORT, u16::from_be_bytes)
 }
 
 /// The identifier of an echo message at `at`, if it is of this type. It lies alike in both families (RFC 792, RFC 4443 §4).

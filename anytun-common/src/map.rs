@@ -16,9 +16,18 @@ pub const MAX_SERVICES: u32 = 1024;
 /// Prefixes that packets from outside can be for.
 pub const MAX_INSIDE: u32 = 1 << 18;
 
+/// Datagrams in fragments that are told apart at once.
+pub const MAX_FRAGMENTS: u32 = 1 << 14;
+
 /// What packets from outside are looked up by: the destination, an IPv4 one mapped, and behind it the
 /// [`port`](crate::classify::port). Prefixes of clients end within the address; blocks of ports of a NAT go on behind it.
 pub type InsideKey = [u8; 18];
+
+/// Stands in the place of the port for a fragment of a datagram whose ports are not known.
+pub const FRAGMENT: u16 = 0;
+
+/// Stands in the place of the port for a packet without one. No NAT has it, as their ports begin at 1024.
+pub const NO_PORT: u16 = 1;
 
 /// The key for an address and a port.
 #[inline(always)]
@@ -28,6 +37,24 @@ pub fn inside_key(address: &[u8; 16], port: u16) -> InsideKey {
     key[16..].copy_from_slice(&port.to_be_bytes());
     key
 }
+
+/// Key of the map of datagrams in fragments: what all fragments of one have in common (RFC 791 §3.2, RFC 8200 §4.5).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address, an IPv4 one mapped. Network byte order.
+    pub source: [u8; 16],
+    /// Destination address, an IPv4 one mapped. Network byte order.
+    pub destination: [u8; 16],
+    /// Identification. Network byte order.
+    pub identification: [u8; 4],
+    /// Protocol of IPv4; zero of IPv6, whose fragments need not agree in it.
+    pub protocol: u8,
+    /// Always zero: hash maps compare every octet.
+    pub reserved: [u8; 3],
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 40 && align_of::<FragmentKey>() == 1);
 
 /// Key of the map of services: where a packet must be addressed to be steered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

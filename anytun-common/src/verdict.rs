@@ -91,7 +91,7 @@ verdicts! {
     NatNoMapping "nat-no-mapping" Dropped "to a port of the NAT that no client has, or an answer to what was not asked",
     NatFiltered "nat-filtered" Dropped "to a port of the NAT from somebody that its client has not sent to",
     NatProtocol "nat-protocol" Dropped "neither TCP, UDP nor a message of ICMP that a NAT translates",
-    NatFragment "nat-fragment" Dropped "a later fragment whose first one did not pass the NAT shortly before",
+    NatFragment "nat-fragment" Dropped "a later fragment whose first one did not pass the NAT shortly before or after, or that found no room to wait for it",
     NoWay "no-way" Dropped "to outside of its network, where no route of the host leads through an interface of the node",
     NoNeighbour "no-neighbour" Dropped "the kernel did not find the next hop within a second, or too many packets waited for it",
     NoRoute "no-route" Dropped "no client of the network has a prefix with the inner destination",

@@ -1,6 +1,7 @@
 //! The decoder on frames written out by hand.
 
-use anytun_common::classify::{Datagram, classify};
+use anytun_common::classify::{Datagram, Fragment, classify, fragment, network};
+use anytun_common::map::{FragmentKey, NO_PORT};
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
 
@@ -150,4 +151,41 @@ fn every_truncation_is_told_as_one() {
             assert_eq!(classify(&whole[..length]), Err(Verdict::Truncated), "{length} of {} octets", whole.len());
         }
     }
+}
+
+/// What a frame with a fragment says of its datagram.
+fn part(frame: &[u8]) -> Fragment {
+    let network = network(frame).expect("an IP packet");
+    assert!(network.fragment);
+    fragment(frame, &network).expect("a fragment")
+}
+
+#[test]
+fn fragments_of_one_datagram_have_one_key_and_the_first_has_the_port() {
+    let v4 = |flags: [u8; 2], payload: &[u8]| {
+        let packet = ipv4(&[], payload, |header| header[6..8].copy_from_slice(&flags));
+        part(&frame(&[0x08, 0], &packet))
+    };
+    let first = v4([0x20, 0], &UDP);
+    let key = FragmentKey {
+        source: mapped([198, 51, 100, 7]),
+        destination: mapped([192, 0, 2, 53]),
+        identification: [0, 0, 0x12, 0x34],
+        protocol: 17,
+        reserved: [0; 3],
+    };
+    assert_eq!(first, Fragment { key, port: Some(4444) });
+    assert_eq!(v4([0x20, 0], &UDP[..3]).port, Some(NO_PORT), "a first fragment without its port");
+    for flags in [[0x20, 1], [0, 2], [0x1f, 0xff]] {
+        assert_eq!(v4(flags, &UDP), Fragment { key, port: None });
+    }
+    let v6 = |head: [u8; 8]| part(&frame(&[0x86, 0xdd], &ipv6(44, &[&head[..], &UDP].concat())));
+    let first = v6([17, 0, 0, 1, 9, 8, 7, 6]);
+    assert_eq!((first.port, first.key.identification, first.key.protocol), (Some(4444), [9, 8, 7, 6], 0));
+    // RFC 8200 section 4.5: only the first one's next header counts.
+    assert_eq!(v6([6, 0, 0, 8, 9, 8, 7, 6]), Fragment { port: None, ..first });
+    assert_eq!(v6([17, 0, 0, 0, 9, 8, 7, 6]), first, "a whole packet in one fragment (RFC 6946)");
+    assert_ne!(v6([17, 0, 0, 8, 9, 8, 7, 5]).key, first.key);
+    let cut = frame(&[0x86, 0xdd], &ipv6(44, &[17, 0, 0, 1, 9, 8, 7]));
+    assert_eq!(fragment(cut.as_slice(), &network(cut.as_slice()).expect("an IP packet")), None);
 }

@@ -2,12 +2,12 @@
 
 mod namespace;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use anytun_common::classify::{Network, classify, network, port};
-use anytun_common::map::ServiceKey;
+use anytun_common::classify::{Network, classify, fragment, network, port};
+use anytun_common::map::{FragmentKey, ServiceKey};
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
 use anytun_xdp::config::{PortRange, XdpMode};
@@ -21,8 +21,9 @@ const PORT: u16 = 4444;
 /// The only addresses of clients that packets from outside are for.
 const INSIDE: [[u8; 16]; 2] =
     [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 9, 0, 11], [0xfd, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x11]];
-/// Ports of a NAT at both addresses.
+/// Ports of a NAT at both addresses, and at one where it is alone.
 const NAT: (u16, u16) = (20_000, 29_999);
+const ALONE: [u8; 4] = [192, 0, 2, 54];
 /// Where the socket is.
 const SLOT: u32 = 3;
 const XDP_DROP: u32 = 1;
@@ -35,6 +36,8 @@ const SHORTEST: usize = 14;
 struct Kernel {
     program: Program,
     services: HashSet<ServiceKey>,
+    /// Datagrams in fragments whose first one has come, and whether they are for the NAT.
+    fragments: HashMap<FragmentKey, bool>,
     /// Keeps the socket in the map.
     xsk: Xsk,
 }
@@ -44,15 +47,17 @@ impl Kernel {
         let services = [ServiceKey::new(mapped(V4), PORT), ServiceKey::new(V6, PORT)];
         let mut program = Program::load().unwrap();
         let ports = PortRange::parse(&format!("{}-{}", NAT.0, NAT.1)).unwrap();
-        let nats = [mapped(V4), V6].into_iter().flat_map(|address| Inside::ports(address, ports));
-        let inside = INSIDE.map(|address| Inside::prefix((address, 128))).into_iter().chain(nats).collect();
+        let nats = nats().into_iter().flat_map(|address| Inside::ports(address, ports));
+        let alone = [Inside::fragments(mapped(ALONE))];
+        let inside =
+            INSIDE.map(|address| Inside::prefix((address, 128))).into_iter().chain(nats).chain(alone).collect();
         program.steer(&Steered { inside, ..Steered::services(services) }).unwrap();
         let link = Link::find("p0").unwrap();
         let port = PortSpec { link, queue: 0, mode: XdpMode::Native };
         let mut xsk = Xsk::open(&[None, None, None, Some(port)]).unwrap();
         program.set_sockets(&mut xsk).unwrap();
         program.set_slot(nix::net::if_::if_nametoindex("lo").unwrap(), SLOT).unwrap();
-        Self { program, services: services.into(), xsk }
+        Self { program, services: services.into(), fragments: HashMap::new(), xsk }
     }
 
     /// Lets the worker find that nothing waits.
@@ -61,13 +66,8 @@ impl Kernel {
     }
 
     /// What the user half says about a frame.
-    fn expected(&self, frame: &[u8]) -> Verdict {
-        let is_inside = |network| {
-            let Network { destination, .. } = network;
-            let nat = [mapped(V4), V6].contains(&destination) && (NAT.0..=NAT.1).contains(&port(frame, &network));
-            INSIDE.contains(&destination) || nat
-        };
-        if network(frame).is_ok_and(is_inside) {
+    fn expected(&mut self, frame: &[u8]) -> Verdict {
+        if network(frame).is_ok_and(|network| self.is_inside(frame, &network)) {
             return Verdict::Steered;
         }
         match classify(frame) {
@@ -76,6 +76,29 @@ impl Kernel {
             Ok(_) => Verdict::NotService,
         }
     }
+
+    /// Whether a packet is for a client, or behind a fragment that was.
+    fn is_inside(&mut self, frame: &[u8], network: &Network) -> bool {
+        let is_nat = |port: u16| nats().contains(&network.destination) && (NAT.0..=NAT.1).contains(&port);
+        let is_alone = network.destination == mapped(ALONE);
+        match fragment(frame, network).filter(|_| network.fragment) {
+            _ if INSIDE.contains(&network.destination) => true,
+            // TCP or UDP to port 0, which nobody sends, is taken for a fragment.
+            None => is_nat(port(frame, network)) || (is_alone && port(frame, network) == 0),
+            Some(fragment) => match fragment.port {
+                Some(port) => {
+                    self.fragments.insert(fragment.key, is_nat(port) || (is_alone && port == 0));
+                    self.fragments[&fragment.key]
+                }
+                None => self.fragments.get(&fragment.key).copied().unwrap_or(is_alone),
+            },
+        }
+    }
+}
+
+/// The addresses of the NAT.
+fn nats() -> [[u8; 16]; 3] {
+    [mapped(V4), V6, mapped(ALONE)]
 }
 
 /// Runs `work` where a socket can be opened.
@@ -155,9 +178,25 @@ fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// The fragment header and the payload of a first fragment (RFC 8200 §4.5).
+fn first_v6(next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut fragment = vec![next, 0, 0, 1, 0, 0, 0, 2];
+    fragment.extend_from_slice(payload);
+    fragment
+}
+
 /// The same packet for a client inside, with a right checksum.
-fn to_client_v4(mut packet: Vec<u8>) -> Vec<u8> {
-    packet[16..20].copy_from_slice(&INSIDE[0][12..]);
+fn to_client_v4(packet: Vec<u8>) -> Vec<u8> {
+    to_v4(packet, &INSIDE[0][12..])
+}
+
+/// The same packet for the address of the NAT where there is nothing else.
+fn alone(packet: Vec<u8>) -> Vec<u8> {
+    to_v4(packet, &ALONE)
+}
+
+fn to_v4(mut packet: Vec<u8>, destination: &[u8]) -> Vec<u8> {
+    packet[16..20].copy_from_slice(destination);
     packet[10..12].fill(0);
     let header = usize::from(packet[0] & 0x0f) * 4;
     let sum = checksum::of(&packet[..header]);
@@ -247,7 +286,17 @@ fn fixtures() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("behind the NAT's ports", ethernet(&[0x0800], &ipv4(0, 17, 0, &udp(30_000, 5))), Verdict::NotService),
         ("before the NAT's ports", ethernet(&[0x86dd], &ipv6(6, &tcp(80, 19_999))), Verdict::NotUdp),
         ("IPv6 for the NAT", ethernet(&[0x86dd], &ipv6(6, &tcp(80, 20_001))), Verdict::Steered),
-        ("a fragment for the NAT", ethernet(&[0x0800], &ipv4(0x2000, 17, 0, &udp(20_000, 8))), Verdict::Fragment),
+        ("a fragment for the NAT", ethernet(&[0x0800], &ipv4(0x2000, 17, 0, &udp(20_000, 8))), Verdict::Steered),
+        ("the next fragment", ethernet(&[0x0800], &ipv4(0x2002, 17, 0, &[0; 8])), Verdict::Steered),
+        ("the last fragment", ethernet(&[0x0800], &ipv4(0x0003, 17, 4, &[0; 3])), Verdict::Steered),
+        ("one of another protocol", ethernet(&[0x0800], &ipv4(0x0003, 6, 4, &[0; 3])), Verdict::Fragment),
+        ("the first one in IPv6", ethernet(&[0x86dd], &ipv6(44, &first_v6(6, &tcp(80, 20_000)))), Verdict::Steered),
+        ("the last one in IPv6", ethernet(&[0x86dd], &ipv6(44, &[17, 0, 0, 24, 0, 0, 0, 2, 9])), Verdict::Steered),
+        ("a fragment of another", ethernet(&[0x86dd], &ipv6(44, &[17, 0, 0, 24, 0, 0, 0, 3, 9])), Verdict::Fragment),
+        ("a fragment that comes early", ethernet(&[0x0800], &alone(ipv4(0x0003, 17, 0, &[0; 3]))), Verdict::Steered),
+        ("a fragment for the host", ethernet(&[0x0800], &alone(ipv4(0x2000, 17, 0, &udp(53, 8)))), Verdict::Fragment),
+        ("the fragment behind it", ethernet(&[0x0800], &alone(ipv4(0x0003, 17, 0, &[0; 3]))), Verdict::Fragment),
+        ("a query to the NAT alone", ethernet(&[0x0800], &alone(ipv4(0, 1, 0, &QUERY))), Verdict::NotUdp),
         ("a query to the NAT", ethernet(&[0x0800], &ipv4(0, 1, 0, &[8, 0, 0, 0, 0x4e, 0x20])), Verdict::NotUdp),
         ("an answer to the NAT", ethernet(&[0x0800], &ipv4(0, 1, 0, &[0, 0, 0, 0, 0x4e, 0x20])), Verdict::Steered),
         ("an answer to another", ethernet(&[0x0800], &ipv4(0, 1, 0, &[0, 0, 0, 0, 0x4e, 0x1f])), Verdict::NotUdp),

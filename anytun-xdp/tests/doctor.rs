@@ -2,12 +2,13 @@
 
 mod namespace;
 
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anytun_xdp::config::{Interface, Queues, XdpMode};
-use anytun_xdp::kernel::doctor::{Finding, Severity, examine};
+use anytun_xdp::config::{Interface, Queues, XdpMode, parse};
+use anytun_xdp::kernel::doctor::{Finding, Severity, examine, examine_all};
 use anytun_xdp::kernel::{Link, Program};
 use namespace::{Namespace, permitted, veth};
 
@@ -18,6 +19,16 @@ fn interface(xdp: XdpMode) -> Interface {
 /// The finding with `part` in it.
 fn find<'a>(findings: &'a [Finding], part: &str) -> Option<&'a Finding> {
     findings.iter().find(|finding| finding.what.contains(part))
+}
+
+/// Runs the command that mends the finding with `part` in it.
+fn mend(findings: &[Finding], part: &str) {
+    let finding = find(findings, part).unwrap_or_else(|| panic!("{part}: {findings:?}"));
+    assert_eq!(finding.severity, Severity::Hurts);
+    let command = finding.mend.as_ref().unwrap().split('`').nth(1).unwrap();
+    let mut words = command.split(' ');
+    let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
+    assert!(status.success(), "{command}");
 }
 
 #[test]
@@ -33,15 +44,9 @@ fn a_finding_is_gone_after_its_command_was_run() {
         std::fs::write("/proc/sys/net/ipv4/ipfrag_high_thresh", "3500000").unwrap();
         for part in ["is down", "rx-vlan-hw-parse", "ipfrag_high_thresh is 3500000"] {
             let findings = examine(&[interface(XdpMode::Auto)]);
-            let finding = find(&findings, part).unwrap_or_else(|| panic!("{part}: {findings:?}"));
-            assert_eq!(finding.severity, Severity::Hurts);
-            let mend = finding.mend.as_ref().unwrap();
-            let command = mend.split('`').nth(1).unwrap();
-            let mut words = command.split(' ');
-            let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
-            assert!(status.success(), "{command}");
+            mend(&findings, part);
             let findings = examine(&[interface(XdpMode::Auto)]);
-            assert_eq!(find(&findings, part), None, "{command} did not mend it");
+            assert_eq!(find(&findings, part), None, "its command did not mend it");
         }
         // The kernel notes a carrier a little after the interface came up.
         let patience = Instant::now() + Duration::from_secs(10);
@@ -52,6 +57,28 @@ fn a_finding_is_gone_after_its_command_was_run() {
         let findings = examine(&[interface(XdpMode::Auto)]);
         assert!(findings.iter().all(|finding| finding.severity == Severity::Good), "{findings:?}");
         assert!(find(&findings, "driver veth").is_some(), "{findings:?}");
+    });
+}
+
+#[test]
+fn ports_of_a_nat_that_programs_may_get_are_a_finding_only_at_an_address_of_the_host() {
+    const PART: &str = "has ports 40000-49999 of 192.0.2.53";
+    if !permitted("doctor, ports") {
+        return;
+    }
+    let config = r#"
+        node = { name = "lab", sender_ids = "1-64" }
+        interface = [{ name = "p0" }]
+        service = [{ name = "anycast", address = "192.0.2.53", port = 4444 }]
+        network = [{ name = "office", open = "nat", nat = { address = "192.0.2.53", ports = "40000-49999" } }]
+    "#;
+    let config = parse(config, Path::new("node.toml")).unwrap();
+    let node = Namespace::new();
+    node.enter(|| assert_eq!(find(&examine_all(&config), PART), None));
+    node.ip(&["addr", "add", "192.0.2.53/32", "dev", "lo"]);
+    node.enter(|| {
+        mend(&examine_all(&config), PART);
+        assert_eq!(find(&examine_all(&config), PART), None, "its command did not mend it");
     });
 }
 

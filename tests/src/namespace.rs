@@ -108,7 +108,7 @@ pub fn obstacle() -> Option<Obstacle> {
     if !nix::unistd::geteuid().is_root() {
         return Some(Obstacle::NotRoot);
     }
-    let tools = ["ip", "setpriv", "ethtool", "ping", "tcpdump", "anytun", "uanytun"];
+    let tools = ["ip", "setpriv", "ethtool", "ping", "tcpdump", "traceroute", "anytun", "uanytun"];
     let missing: Vec<_> = tools.into_iter().filter(|tool| !installed(tool)).collect();
     (!missing.is_empty()).then_some(Obstacle::Missing(missing))
 }

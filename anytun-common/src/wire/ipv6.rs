@@ -18,6 +18,8 @@ pub const HOP_BY_HOP: u8 = 0;
 pub const ROUTING: u8 = 43;
 /// Next header: fragment (§4.5).
 pub const FRAGMENT: u8 = 44;
+/// Mask of the offset in the third and fourth octet of that header (RFC 8200 §4.5); 0 in the first fragment.
+pub const OFFSET_MASK: u16 = 0xfff8;
 /// Next header: authentication (RFC 4302).
 pub const AUTHENTICATION: u8 = 51;
 /// Next header: destination options (§4.6).

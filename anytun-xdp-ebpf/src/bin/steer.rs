@@ -7,9 +7,10 @@ use core::ptr;
 use core::sync::atomic::AtomicU64;
 
 use anytun_common::backlog::{self, Backlog, FLOWS_PER_QUEUE, Flow};
-use anytun_common::classify::{Network, datagram, network, port};
+use anytun_common::classify::{Network, datagram, fragment, network, port};
 use anytun_common::map::{
-    InsideKey, MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, QUEUES_PER_INTERFACE, ServiceKey, inside_key,
+    FRAGMENT, FragmentKey, InsideKey, MAX_FRAGMENTS, MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, NO_PORT,
+    QUEUES_PER_INTERFACE, ServiceKey, inside_key,
 };
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::Header;
@@ -17,7 +18,7 @@ use anytun_xdp_ebpf::Frame;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
 
@@ -29,6 +30,11 @@ static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(MAX_SERVICE
 /// used.
 #[map]
 static INSIDE: LpmTrie<InsideKey, u8> = LpmTrie::with_max_entries(MAX_INSIDE, 0);
+
+/// Datagrams in fragments to the address of a NAT whose first one has come: whether they are for the NAT. The one that was
+/// looked for least recently makes room.
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, bool> = LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
 
 /// Interface index to slot: the place of the interface in [`SOCKETS`].
 #[map]
@@ -122,7 +128,37 @@ fn for_service(frame: &Frame<'_>, network: &Network) -> Result<Sender, Verdict> 
 /// Whether the packet is for a client of an open network, under its own address or behind a NAT.
 #[inline(always)]
 fn for_client(frame: &Frame<'_>, network: &Network) -> bool {
-    let key = inside_key(&network.destination, port(frame, network));
+    if network.fragment { is_fragment_inside(frame, network) } else { is_inside(network, port(frame, network)) }
+}
+
+/// Whether a fragment is for a client. What is for a NAT the first fragment tells, which has the ports, of those that come
+/// after it.
+#[inline(never)]
+fn is_fragment_inside(frame: &Frame<'_>, network: &Network) -> bool {
+    if is_inside(network, NO_PORT) {
+        return true;
+    }
+    let Some(fragment) = fragment(frame, network) else { return false };
+    let Some(port) = fragment.port else {
+        // SAFETY: the value is a copy; a concurrent change of the entry shows as before or after it.
+        let known = unsafe { FRAGMENTS.get(fragment.key) }.copied();
+        return known.unwrap_or_else(|| is_inside(network, FRAGMENT));
+    };
+    let inside = is_inside(network, port);
+    // When that fails, what follows is taken for what came before its first fragment.
+    let _ = if inside || is_inside(network, FRAGMENT) {
+        FRAGMENTS.insert(fragment.key, inside, 0)
+    } else {
+        // Identifications come again.
+        FRAGMENTS.remove(fragment.key)
+    };
+    inside
+}
+
+/// Whether something that has this port is for a client.
+#[inline(always)]
+fn is_inside(network: &Network, port: u16) -> bool {
+    let key = inside_key(&network.destination, port);
     INSIDE.get(Key::new(8 * size_of::<InsideKey>() as u32, key)).is_some()
 }
 

@@ -2,6 +2,7 @@
 //! privileges as far as the kernel answers.
 
 mod limits;
+mod ports;
 
 use std::fmt;
 use std::num::NonZero;
@@ -89,6 +90,7 @@ pub fn examine_all(config: &Config) -> Vec<Finding> {
     if config.networks.iter().any(|network| network.open != Open::No) {
         findings.extend(limits::neighbours());
     }
+    findings.extend(ports::nats(config));
     findings.extend(directory("state_dir", &config.node.state_dir));
     findings.extend(config.node.control.parent().and_then(|path| directory("control", path)));
     findings

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use anytun_common::map::{InsideKey, MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey, inside_key};
+use anytun_common::map::{FRAGMENT, InsideKey, MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey, inside_key};
 use anytun_common::verdict::Verdict;
 use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -42,6 +42,11 @@ impl Inside {
     /// Ports of a NAT at its address, an IPv4 one mapped.
     pub fn ports(address: [u8; 16], ports: PortRange) -> impl Iterator<Item = Self> {
         ports.blocks().map(move |(first, bits)| Self { key: inside_key(&address, first), bits: 128 + bits })
+    }
+
+    /// Fragments to an address, an IPv4 one mapped, that come before the first one of their datagram, which has the ports.
+    pub fn fragments(address: [u8; 16]) -> Self {
+        Self { key: inside_key(&address, FRAGMENT), bits: 144 }
     }
 }
 

@@ -4,8 +4,7 @@
 //! changed (RFC 1624), so a damaged packet stays one. Time to live and sizes are the router's business, not the NAT's.
 //!
 //! * Fragments: the first has the ports and is translated like a whole packet; later ones follow it for two seconds. Those
-//!   that overtake their first fragment are dropped ([`Refusal::Fragment`]): to hold them back would be memory that anybody
-//!   can fill (RFC 4787 REQ-14 asks for those in order only).
+//!   that overtake it are refused, and [early](is_early): whoever has memory for them may try again (RFC 4787 REQ-14).
 //! * Hairpinning (RFC 4787 REQ-9): a packet to the own address and range is translated outwards as any other and then has
 //!   to go through [`inbound`], so its receiver sees the sender's address outside, and filters it as it would anybody.
 //! * IPv6 headers of routing are not looked behind, as checksums are over an address that is not yet the destination.
@@ -104,6 +103,15 @@ pub fn inbound(nat: &Nat, packet: &mut [u8], sums: Sums, now: u64) -> Result<Ins
         complete(packet, sums);
     }
     Ok(inside)
+}
+
+/// Whether a packet is a fragment without ports whose first fragment did not pass yet: of the client with this account, or
+/// nobody's when it comes from outside. Changes nothing.
+pub fn is_early(nat: &Nat, sender: Option<Account>, packet: &[u8], now: u64) -> bool {
+    let Ok(view) = view(nat, packet) else { return false };
+    let Some(fragment) = view.fragment.filter(|fragment| !fragment.is_first) else { return false };
+    let key = fragment_key(nat, sender, &view, fragment);
+    if sender.is_some() { nat.outbound_fragment(key, now).is_err() } else { nat.inbound_fragment(key, now).is_err() }
 }
 
 /// Steps in which memory is brought near for a batch, each when the one before is done for all of its packets.

@@ -96,6 +96,20 @@ fn translate<'a>(
     Err(refused.into())
 }
 
+/// Whether a packet that a NAT refused is a fragment whose first one may still come: of a `client`, or from outside.
+pub fn is_early(tables: &Tables, client: Option<&Client>, packet: &[u8], now: u64) -> bool {
+    match client {
+        Some(client) => border(client, packet).is_ok_and(|border| match border {
+            Border::Behind(member) => nat::is_early(member.nat(), Some(member.account()), packet, now),
+            Border::Open | Border::Back(_) => false,
+        }),
+        None => ends(packet).is_some_and(|(_, destination)| {
+            let nats = tables.nats.at(&destination);
+            !nats.is_empty() && nats.iter().all(|behind| nat::is_early(behind.nat(), None, packet, now))
+        }),
+    }
+}
+
 /// Translates a packet for the NAT that `member` is behind, as one from outside; returns the client's number.
 fn come_back(tables: &Tables, member: &Member, packet: &mut [u8], now: u64) -> Result<u32, Verdict> {
     let nat = member.nat();

@@ -185,8 +185,12 @@ impl Running {
 /// What packets from outside are for.
 fn inside(tables: &Tables) -> impl Iterator<Item = Inside> {
     let prefixes = tables.inside.prefixes().iter().map(|prefix| Inside::prefix(prefix.mapped()));
-    let nats = tables.nats.all().iter().map(Behind::nat);
-    prefixes.chain(nats.flat_map(|nat| Inside::ports(nat.address(), nat.settings().ports)))
+    let nats = || tables.nats.all().iter().map(Behind::nat);
+    let ports = nats().flat_map(|nat| Inside::ports(nat.address(), nat.settings().ports));
+    // Those to the address of a service the kernel puts together.
+    let has_service = |address: &[u8; 16]| tables.services.all().iter().any(|service| service.address == *address);
+    let alone = nats().map(|nat| nat.address()).filter(move |address| !has_service(address));
+    prefixes.chain(ports).chain(alone.map(Inside::fragments))
 }
 
 /// What the program hands to workers that have these tables.

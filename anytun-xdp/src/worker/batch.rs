@@ -45,6 +45,8 @@ pub(super) struct Packet {
     pub(super) slot: u8,
     /// Whether the outer packet has to be cut in two, from lay out.
     pub(super) is_halved: bool,
+    /// Whether it waits for the first fragment of its datagram, from route.
+    pub(super) is_early: bool,
 }
 
 const _: () = assert!(size_of::<Packet>() == 64);

@@ -9,6 +9,7 @@ use super::passage::{Fate, Passage, account, client_of};
 use super::room::Room;
 use super::sealing::seal;
 use super::stages::{inner, pass_on};
+use super::tell::tell;
 use super::{BATCH, Lane, outside};
 use crate::mode::fragment::{Cut, MOST};
 use crate::table::ways::Ways;
@@ -63,20 +64,32 @@ impl<I: PacketIo> Lane<I> {
         self.seal_fragments(tables, ways, now);
     }
 
-    /// Makes the fragments of a packet. The frame comes back when that cannot be.
+    /// Makes the fragments of a packet, or of what a NAT refuses the error about it. The frame comes back when that cannot be.
     fn fragment(
         &mut self,
         mut frame: I::Frame,
-        packet: Packet,
+        mut packet: Packet,
         tables: &Tables,
         ways: &Ways,
         now: u64,
     ) -> Result<(), (I::Frame, Verdict)> {
-        let Self { io, oversized: Oversized { frames, fragments, .. }, .. } = self;
+        let Self { index, io, tally, oversized: Oversized { frames, fragments, .. }, .. } = self;
         let whole = inner(&packet);
         let (head, start) = (packet.start() + HEADER, whole.start);
         let limit = if packet.route.to == OUTSIDE {
-            Some(outside::largest(io.buffer(&mut frame), &packet, tables, ways))
+            let memory = io.buffer(&mut frame);
+            let largest = outside::largest(memory, &packet, tables, ways);
+            if let Err(verdict) = outside::cross(memory, &packet, tables, now) {
+                let Some(kind) = tell(memory, &mut packet, tables, verdict, largest, now) else {
+                    return Err((frame, verdict));
+                };
+                tally.icmp_errors[kind as usize] += 1;
+                account(End::of(packet.client)(verdict), tables, *index, tally);
+                frames.push(frame);
+                fragments.push(packet);
+                return Ok(());
+            }
+            Some(largest)
         } else {
             client_of(tables, packet.route.to).and_then(|to| Room::to(to, tables, now)).map(|room| room.inner())
         };
@@ -127,8 +140,8 @@ impl<I: PacketIo> Lane<I> {
             *place = fragment;
         }
         let mut passage = Passage::new(io, frames, packets, tables, *index, tally);
-        passage.stage_to(|memory, packet, tables| match packet.route.to {
-            OUTSIDE => outside::leave(memory, packet, tables, ways, now)
+        passage.stage_to(|memory, packet, _| match packet.route.to {
+            OUTSIDE => outside::enclose(memory, packet, ways)
                 .unwrap_or_else(|verdict| Fate::Ended(End::of(payer(packet))(verdict))),
             _ => Fate::On,
         });

@@ -1,7 +1,7 @@
 //! Packets that cross the border of an open network.
 
 use anytun_common::verdict::Verdict;
-use anytun_common::wire::satp::HEADER;
+use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
 
 use super::batch::{End, Packet};
 use super::passage::{Fate, client_of};
@@ -12,18 +12,17 @@ use crate::mode::open_tunnel::{self, Border};
 use crate::table::ways::{Asks, Next, Way, Wayless, Ways};
 use crate::table::{OUTSIDE, Tables};
 
-/// Decides where a packet from outside goes.
+/// Decides where a packet from outside goes, whose checksum may be `partial`.
 #[inline]
 pub(super) fn route(
     memory: &mut [u8],
     packet: &mut Packet,
     tables: &Tables,
-    port: usize,
+    partial: bool,
     now: u64,
 ) -> Result<Fate, End> {
     let body = memory.get_mut(packet.start() + HEADER..packet.end()).and_then(<[u8]>::split_first_chunk_mut);
     let (payload_type, payload) = body.ok_or(End { verdict: Verdict::MalformedInner, client: None })?;
-    let partial = tables.partial.get(port).copied().unwrap_or(false);
     open_tunnel::inward(tables, u16::from_be_bytes(*payload_type), payload, partial, now, &mut packet.route)
         .map_err(|verdict| End { verdict, client: None })?;
     clamp(memory, packet, tables, now);
@@ -31,6 +30,17 @@ pub(super) fn route(
         client.prefetch_to_seal();
     }
     Ok(Fate::On)
+}
+
+/// Whether a packet that a NAT refused has only come before the first fragment of its datagram.
+#[inline(never)]
+pub(super) fn is_early(memory: &[u8], packet: &Packet, tables: &Tables, now: u64) -> bool {
+    let (octets, client) = if packet.is_from_outside() {
+        (memory.get(packet.start() + HEADER + PAYLOAD_TYPE..packet.end()), None)
+    } else {
+        (memory.get(inner(packet)), client_of(tables, packet.client))
+    };
+    octets.is_some_and(|octets| open_tunnel::is_early(tables, client, octets, now))
 }
 
 /// Makes a frame of a packet that leaves an open network.
@@ -42,8 +52,7 @@ pub(super) fn leave(
     ways: &Ways,
     now: u64,
 ) -> Result<Fate, Verdict> {
-    let inner = inner(packet);
-    let octets = memory.get_mut(inner.clone()).ok_or(Verdict::MalformedInner)?;
+    let octets = memory.get_mut(inner(packet)).ok_or(Verdict::MalformedInner)?;
     let client = client_of(tables, packet.client).ok_or(Verdict::UnknownMux)?;
     let border = open_tunnel::border(client, octets)?;
     if let Border::Back(_) = border {
@@ -55,19 +64,45 @@ pub(super) fn leave(
         }
         return Ok(Fate::On);
     }
+    let way = fitting(ways, border, octets)?;
+    open_tunnel::cross(tables, border, octets, now)?;
+    frame(memory, packet, &way)
+}
+
+/// Translates a packet that leaves an open network in fragments, which [`enclose`] takes from there: a NAT refuses it as a
+/// whole, or none of it.
+pub(super) fn cross(memory: &mut [u8], packet: &Packet, tables: &Tables, now: u64) -> Result<(), Verdict> {
+    let octets = memory.get_mut(inner(packet)).ok_or(Verdict::MalformedInner)?;
+    let client = client_of(tables, packet.client).ok_or(Verdict::UnknownMux)?;
+    open_tunnel::cross(tables, open_tunnel::border(client, octets)?, octets, now).map(drop)
+}
+
+/// Makes a frame of a fragment of a packet that has crossed the border.
+pub(super) fn enclose(memory: &mut [u8], packet: &mut Packet, ways: &Ways) -> Result<Fate, Verdict> {
+    let octets = memory.get(inner(packet)).ok_or(Verdict::MalformedInner)?;
+    let way = fitting(ways, Border::Open, octets)?;
+    frame(memory, packet, &way)
+}
+
+/// The way out of a packet, if the packet is not too large for it.
+#[inline]
+fn fitting(ways: &Ways, border: Border<'_>, octets: &[u8]) -> Result<Way, Verdict> {
     let way = open_tunnel::way(ways, border, octets).map_err(|wayless| match wayless {
         Wayless::Neighbour(_) => Verdict::NoNeighbour,
         _ => Verdict::NoWay,
     })?;
-    if octets.len() > usize::from(way.mtu) {
-        return Err(Verdict::TooBig);
-    }
-    open_tunnel::cross(tables, border, octets, now)?;
-    let head = open_tunnel::length(&way);
-    let total = head + octets.len();
+    if octets.len() > usize::from(way.mtu) { Err(Verdict::TooBig) } else { Ok(way) }
+}
+
+/// Puts the Ethernet header of its way in front of a packet.
+#[inline]
+fn frame(memory: &mut [u8], packet: &mut Packet, way: &Way) -> Result<Fate, Verdict> {
+    let inner = inner(packet);
+    let head = open_tunnel::length(way);
+    let total = head + inner.len();
     memory.copy_within(inner, head);
     let framed = memory.get_mut(..total).ok_or(Verdict::TooBig)?;
-    open_tunnel::write(framed, &way).ok_or(Verdict::TooBig)?;
+    open_tunnel::write(framed, way).ok_or(Verdict::TooBig)?;
     packet.place_at(head, total).ok_or(Verdict::TooBig)?;
     packet.slot = way.slot;
     Ok(Fate::Leave)

@@ -65,6 +65,10 @@ impl<I: PacketIo> Lane<I> {
             }
             Ok(fate) => fate,
             Err(End { verdict: Verdict::NoNeighbour, .. }) => Fate::Aside,
+            Err(End { verdict: Verdict::NatFragment, .. }) if outside::is_early(memory, packet, tables, now) => {
+                packet.is_early = true;
+                Fate::Aside
+            }
             Err(end) => match overhear(memory, packet, tables, snoop, end.verdict) {
                 Some(verdict) => Fate::Ended(End::of(packet.client)(verdict)),
                 None => outside::otherwise(memory, packet, tables, ways, asks, end, now),
@@ -80,6 +84,8 @@ impl<I: PacketIo> Lane<I> {
             let taken = if is_group(packet.route.to) {
                 let taken = copies.push(frame, *packet).map(|()| tally.count(Verdict::Copied, 1));
                 taken.map_err(|frame| (frame, Verdict::CopiesLimit))
+            } else if packet.is_early {
+                unresolved.push(frame, *packet, now).map_err(|frame| (frame, Verdict::NatFragment))
             } else if let Some(next) = outside::missing(io.buffer(&mut frame), packet, tables, ways) {
                 let taken = unresolved.push(frame, *packet, now).map(|()| asks.ask(next));
                 taken.map_err(|frame| (frame, Verdict::NoNeighbour))
@@ -226,7 +232,8 @@ fn route(
     if packet.is_from_outside() {
         // What the kernel receives is for services; one may have gone meanwhile.
         let Origin::Port(port) = origin else { return Err(End { verdict: Verdict::Stray, client: None }) };
-        return outside::route(memory, packet, tables, port, now);
+        let partial = tables.partial.get(port).copied().unwrap_or(false);
+        return outside::route(memory, packet, tables, partial, now);
     }
     let end = |verdict| End { verdict, client: Some(packet.client) };
     let client = client_of(tables, packet.client).ok_or(end(Verdict::UnknownMux))?;

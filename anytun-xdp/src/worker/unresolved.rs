@@ -1,5 +1,5 @@
-//! Packets that leave an open network and whose next hop is not known yet: they wait until the kernel, which was asked, has
-//! found it (RFC 1122 §2.3.2.2).
+//! Packets of open networks that wait: those that leave, until the kernel has found their next hop (RFC 1122 §2.3.2.2), and
+//! fragments that came before the first one of their datagram, which tells a NAT whose they are (RFC 4787 REQ-14).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::table::ways::Ways;
 const WAITING: usize = BATCH;
 const _: () = assert!(WAITING <= BATCH, "all may go on at once");
 
-/// How long one waits, in milliseconds: the kernel asks a neighbour once a second.
+/// How long one waits, in milliseconds: the kernel asks a neighbour once a second. Fragments overtake each other by less.
 const PATIENCE: u64 = 1000;
 
 /// How often the kernel is asked again, in milliseconds, should a question have been lost.
@@ -26,7 +26,7 @@ const AGAIN: u64 = 100;
 /// How often a worker looks that has nothing else to do.
 const NAP: Duration = Duration::from_millis(2);
 
-/// Packets that wait for their next hop.
+/// Packets that wait for their next hop, or their first fragment.
 pub(super) struct Unresolved<F> {
     /// In the order in which they came.
     waiting: VecDeque<Waiting<F>>,
@@ -59,7 +59,7 @@ impl<F> Default for Unresolved<F> {
 
 impl<F> Unresolved<F> {
     /// Takes a packet. One sender may have as many waiting as there is room left, so whoever sends to many hosts that are not
-    /// there leaves room for others; the frame of a packet that finds none comes back.
+    /// there leaves room for others, and all outside together leaves half; the frame of a packet that finds none comes back.
     pub(super) fn push(&mut self, frame: F, packet: Packet, now: u64) -> Result<(), F> {
         let room = WAITING.saturating_sub(self.waiting.len());
         let held = self.waiting.iter().filter(|waiting| waiting.packet.client == packet.client).count();
@@ -96,8 +96,9 @@ impl<I: PacketIo> Lane<I> {
 
     /// Gives up the packets that wait.
     pub(super) fn give_up_unresolved(&mut self, tables: &Tables) {
-        while let Some(Waiting { frame, .. }) = self.unresolved.waiting.pop_front() {
-            account(End { verdict: Verdict::NoNeighbour, client: None }, tables, self.index, &mut self.tally);
+        while let Some(Waiting { frame, packet, .. }) = self.unresolved.waiting.pop_front() {
+            let verdict = if packet.is_early { Verdict::NatFragment } else { Verdict::NoNeighbour };
+            account(End { verdict, client: None }, tables, self.index, &mut self.tally);
             self.io.recycle(frame);
         }
     }
@@ -110,7 +111,12 @@ impl<I: PacketIo> Lane<I> {
         *looked = now;
         for _ in 0..waiting.len() {
             let Some(mut first) = waiting.pop_front() else { break };
-            match outside::missing(io.buffer(&mut first.frame), &first.packet, tables, ways) {
+            let (memory, packet) = (io.buffer(&mut first.frame), &first.packet);
+            if packet.is_early && now < first.end && outside::is_early(memory, packet, tables, now) {
+                waiting.push_back(first);
+                continue;
+            }
+            match outside::missing(memory, packet, tables, ways) {
                 Some(next) if now < first.end => {
                     if asks_again {
                         asks.ask(next);
@@ -137,10 +143,13 @@ impl<I: PacketIo> Lane<I> {
             ways,
             now,
             |memory, packet, tables| {
-                outside::leave(memory, packet, tables, ways, now).unwrap_or_else(|verdict| {
-                    let end = End::of(packet.client)(verdict);
-                    outside::otherwise(memory, packet, tables, ways, &asks, end, now)
-                })
+                let fate = if packet.is_from_outside() {
+                    // Of a fragment no checksum is partial.
+                    outside::route(memory, packet, tables, false, now)
+                } else {
+                    outside::leave(memory, packet, tables, ways, now).map_err(End::of(packet.client))
+                };
+                fate.unwrap_or_else(|end| outside::otherwise(memory, packet, tables, ways, &asks, end, now))
             },
         );
         count

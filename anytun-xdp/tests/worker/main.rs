@@ -3,6 +3,7 @@
 
 mod bench;
 mod datagrams;
+mod early;
 mod ethernet;
 mod expected;
 mod group;

@@ -12,9 +12,9 @@ use super::sizes::reassembled;
 use super::sizes::whole;
 
 /// The address and range of the NAT.
-const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
+pub(crate) const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
 const PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
-const KEYS: &str = "open = \"nat\"\nnat = { address = \"192.0.2.53\", ports = \"20000-29999\" }";
+pub(crate) const KEYS: &str = "open = \"nat\"\nnat = { address = \"192.0.2.53\", ports = \"20000-29999\" }";
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 
@@ -32,7 +32,7 @@ fn ipv4(from: Ipv4Addr, to: Ipv4Addr, ttl: u8, protocol: u8, payload: &[u8]) -> 
 }
 
 /// A UDP datagram with a right checksum (RFC 768).
-fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), ttl: u8, length: usize) -> Vec<u8> {
+pub(crate) fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), ttl: u8, length: usize) -> Vec<u8> {
     let mut datagram = [from.1.to_be_bytes(), to.1.to_be_bytes(), (8 + length as u16).to_be_bytes(), [0; 2]].concat();
     datagram.extend((0..length).map(|place| place as u8));
     let mut pseudo = [from.0.octets(), to.0.octets()].concat();
@@ -44,6 +44,16 @@ fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), ttl: u8, length: usize) -> Ve
     ipv4(from.0, to.0, ttl, UDP, &datagram)
 }
 
+/// A fragment of a UDP datagram: its flags and offset, which counts 8 octets, and its part of the payload (RFC 791 §3.1).
+pub(crate) fn fragment(from: Ipv4Addr, to: Ipv4Addr, ttl: u8, flags: u16, body: &[u8]) -> Vec<u8> {
+    let mut packet = ipv4(from, to, ttl, UDP, body);
+    packet[6..8].copy_from_slice(&flags.to_be_bytes());
+    packet[10..12].fill(0);
+    let sum = checksum::of(&packet[..20]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
 /// An ICMP message with a right checksum (RFC 792).
 fn icmp(kind: u8, rest: &[u8]) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0];
@@ -53,12 +63,12 @@ fn icmp(kind: u8, rest: &[u8]) -> Vec<u8> {
     message
 }
 
-fn port(packet: &[u8], at: usize) -> u16 {
+pub(crate) fn port(packet: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([packet[at], packet[at + 1]])
 }
 
 /// Alice or bob sends an inner packet.
-fn send(bench: &mut Bench, is_bob: bool, packet: &[u8]) {
+pub(crate) fn send(bench: &mut Bench, is_bob: bool, packet: &[u8]) {
     let (peer, at) = if is_bob { (&mut bench.bob, 1) } else { (&mut bench.alice, 0) };
     peer.sequence += 1;
     let frame = peer.seal(peer.sequence - 1, 0x0800, packet);
@@ -66,7 +76,7 @@ fn send(bench: &mut Bench, is_bob: bool, packet: &[u8]) {
 }
 
 /// Alice sends from `from` to a port of the host; returns her port outside.
-fn lent(bench: &mut Bench, is_bob: bool, from: u16, to: u16) -> u16 {
+pub(crate) fn lent(bench: &mut Bench, is_bob: bool, from: u16, to: u16) -> u16 {
     let inner = if is_bob { bench.bob.inner } else { bench.alice.inner };
     send(bench, is_bob, &udp((inner, from), (HOST, to), 64, 33));
     let sent = bench.sent(1);
@@ -129,6 +139,25 @@ fn a_large_datagram_passes_the_nat_in_fragments() {
     assert!(packets.iter().all(|packet| packet[12..20] == [NAT.octets(), HOST.octets()].concat()));
     let lent = port(&packets[0], 20);
     assert_eq!(reassembled(&packets), udp((NAT, lent), (HOST, 53), 63, 1300)[20..]);
+}
+
+#[test]
+fn of_a_large_datagram_the_nat_takes_all_or_nothing_and_its_sender_is_told() {
+    let mut bench = opened(&KEYS.replace(" }", ", ports_per_client = 1 }"));
+    let alice = bench.alice.inner;
+    lent(&mut bench, false, 5000, 53);
+    let known = bench.ways.load_full();
+    let exits = known.exits.iter().map(|(at, exit)| (*at, Exit { mtu: 1000, ..*exit })).collect();
+    bench.ways.store(std::sync::Arc::new(Ways { exits: std::sync::Arc::new(exits), ..(*known).clone() }));
+    let second = udp((alice, 5001), (HOST, 53), 64, 1300);
+    send(&mut bench, false, &second);
+    let sent = bench.sent(0);
+    assert_eq!((bench.sent(1).len(), sent.len()), (0, 1));
+    assert_eq!((bench.count(Verdict::NatLimit), bench.count(Verdict::NatFragment)), (1, 0), "one verdict");
+    let (_, told) = bench.alice.open(&sent[0]);
+    // Host unreachable (RFC 792), about the datagram as she sent it.
+    assert_eq!((told[9], told[20..22].to_vec(), told[16..20].to_vec()), (ICMP, vec![3, 1], alice.octets().to_vec()));
+    assert_eq!((&told[28 + 2..28 + 8], &told[28 + 12..28 + 28]), (&second[2..8], &second[12..28]));
 }
 
 #[test]
@@ -286,14 +315,6 @@ fn later_fragments_find_their_nat_among_those_of_one_address() {
     let alice = bench.alice.inner;
     let lent = lent(&mut bench, false, 5000, 53);
     let datagram = udp((HOST, 53), (NAT, lent), 60, 64);
-    let fragment = |from: Ipv4Addr, to: Ipv4Addr, ttl: u8, flags: u16, body: &[u8]| {
-        let mut packet = ipv4(from, to, ttl, UDP, body);
-        packet[6..8].copy_from_slice(&flags.to_be_bytes());
-        packet[10..12].fill(0);
-        let sum = checksum::of(&packet[..20]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        packet
-    };
     let own = udp((HOST, 53), (alice, 5000), 59, 64);
     // The first has 40 octets, the last what is left of 72 (RFC 791 §3.2); MF is 0x2000, and offsets count 8 octets.
     for (flags, part) in [(0x2000, 20..60), (0x0005, 60..92)] {

@@ -28,7 +28,7 @@ fn send(bench: &mut Bench, client: usize, length: usize) {
 }
 
 /// A turn at a time, in milliseconds. All frames are accounted for; how many the worker holds.
-fn turn(bench: &mut Bench, now: u64) -> u64 {
+pub(crate) fn turn(bench: &mut Bench, now: u64) -> u64 {
     bench.worker.turn(now);
     let ledger = bench.worker.io_mut().ledger();
     assert!(ledger.holds(), "{ledger:?}");

@@ -14,6 +14,7 @@ use anytun_tests::crypto::Crypto;
 use anytun_tests::daemon::Kind;
 use anytun_tests::forge::{Forger, IPV4, Outlet, datagram};
 use anytun_tests::lab::{ANYCAST, ANYCAST6, Lab, Layout, PORT, Running, Who, client};
+use anytun_tests::namespace::Namespace;
 use anytun_tests::node::{self, Node};
 use anytun_tests::status::Status;
 use anytun_tests::traffic::ping;
@@ -165,9 +166,7 @@ impl Cutter {
         let forger = |who: Who| Forger::new(&Crypto::passphrase(who.passphrase()), who.mux(), SERVICE.into());
         config.clients = Who::BOTH.map(|who| client(who, "anycast", Crypto::passphrase(who.passphrase()))).into();
         let node = Node::start(&node::program()?, &lab.node, lab.directory(), &config)?;
-        let raw = lab
-            .client(Who::Alice)
-            .enter(|| socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw))??;
+        let raw = raw_socket(lab.client(Who::Alice))?;
         let home = Outlet::bind(lab.client(Who::Alice), (*HOME.ip()).into(), PORT)?;
         let bobs = Outlet::bind(lab.client(Who::Bob), Ipv4Addr::new(203, 0, 113, 1).into(), PORT)?;
         let cutter = Self { node, lab, alice: forger(Who::Alice), bob: forger(Who::Bob), home, bobs, raw };
@@ -188,19 +187,7 @@ impl Cutter {
         let sealed = self.alice.seal(sequence, IPV4, &packet);
         let mut udp = [PORT, PORT, 8 + sealed.len() as u16, 0].map(u16::to_be_bytes).concat();
         udp.extend(sealed);
-        let parts: Vec<&[u8]> = udp.chunks(PART).collect();
-        ensure!(places.iter().max() == Some(&(parts.len() - 1)), "there are {} fragments", parts.len());
-        for &place in places {
-            let more = if place + 1 < parts.len() { 0x2000 } else { 0 };
-            // The kernel writes lengths and checksums (raw(7)).
-            let mut fragment = vec![0x45, 0, 0, 0];
-            let words = [1 + sequence as u16, more | (place * PART / 8) as u16];
-            fragment.extend(words.into_iter().flat_map(u16::to_be_bytes));
-            fragment.extend([64, 17, 0, 0]);
-            fragment.extend(HOME.ip().octets().into_iter().chain(ANYCAST.octets()));
-            fragment.extend(parts[place]);
-            sendto(self.raw.as_raw_fd(), &fragment, &SockaddrIn::from(SERVICE), MsgFlags::empty())?;
-        }
+        send_cut(&self.raw, [*HOME.ip(), ANYCAST], 1 + sequence as u16, &udp, places)?;
         Ok(packet)
     }
 
@@ -210,6 +197,36 @@ impl Cutter {
         ensure!(got.len() == packet.len() && got[12..] == packet[12..], "bob got another packet: {got:02x?}");
         Ok(())
     }
+}
+
+/// A socket for [`send_cut`].
+pub(crate) fn raw_socket(namespace: &Namespace) -> Result<OwnedFd> {
+    let raw = || socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw);
+    Ok(namespace.enter(raw)??)
+}
+
+/// Sends a UDP datagram from an address to another in fragments of [`PART`] octets: those with these places, in this order.
+pub(crate) fn send_cut(
+    raw: &OwnedFd,
+    [from, to]: [Ipv4Addr; 2],
+    identification: u16,
+    udp: &[u8],
+    places: &[usize],
+) -> Result<()> {
+    let parts: Vec<&[u8]> = udp.chunks(PART).collect();
+    ensure!(places.iter().max() == Some(&(parts.len() - 1)), "there are {} fragments", parts.len());
+    for &place in places {
+        let more = if place + 1 < parts.len() { 0x2000 } else { 0 };
+        // The kernel writes lengths and checksums (raw(7)).
+        let mut fragment = vec![0x45, 0, 0, 0];
+        let words = [identification, more | (place * PART / 8) as u16];
+        fragment.extend(words.into_iter().flat_map(u16::to_be_bytes));
+        fragment.extend([64, 17, 0, 0]);
+        fragment.extend(from.octets().into_iter().chain(to.octets()));
+        fragment.extend(parts[place]);
+        sendto(raw.as_raw_fd(), &fragment, &SockaddrIn::from(SocketAddrV4::new(to, 0)), MsgFlags::empty())?;
+    }
+    Ok(())
 }
 
 /// Fragments that come last part first, or in no order at all, of somebody the node has heard nothing else of: it finds the way

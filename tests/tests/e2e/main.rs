@@ -8,6 +8,7 @@ use anytun_tests::evidence;
 use anytun_tests::namespace::{Obstacle, obstacle};
 use libtest_mimic::{Arguments, Failed, Trial};
 
+mod beyond;
 mod crash;
 mod demo;
 mod direct;
@@ -24,6 +25,7 @@ mod ledger;
 mod matrix;
 mod memory;
 mod nat;
+mod nat_fragments;
 mod open;
 mod outside;
 mod overload;
@@ -69,6 +71,8 @@ fn main() -> ExitCode {
         open::cases(),
         groups::cases(),
         nat::cases(),
+        beyond::cases(),
+        nat_fragments::cases(),
         ethernet::cases(),
         sizes::cases(),
         sweep::cases(),

@@ -32,8 +32,12 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A NAT of each family, at the addresses of the services.
-const KEYS: &str = "open = \"nat\"\nnat = [\n  { address = \"192.0.2.53\", ports = \"20000-49999\" },\n  { address = \
-                    \"2001:db8::53\", ports = \"20000-29999\" },\n]\n";
+pub(crate) const KEYS: &str = r#"open = "nat"
+nat = [
+  { address = "192.0.2.53", ports = "20000-49999" },
+  { address = "2001:db8::53", ports = "20000-29999" },
+]
+"#;
 /// Octets of a download.
 const OCTETS: usize = 10_000_000;
 

@@ -21,9 +21,12 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("routed/ten-clients-download-at-once", ten_clients),
         case("routed/a-packet-waits-for-a-neighbour-that-is-not-known", waits),
-        case("routed/traffic-follows-a-neighbour-to-its-new-mac", new_mac),
-        case("routed/traffic-follows-a-route-to-another-interface", new_route),
-        case("routed/traffic-follows-an-interface-down-and-up", down_and_up),
+        case("routed/traffic-follows-a-neighbour-to-its-new-mac/ipv4", || new_mac(0)),
+        case("routed/traffic-follows-a-neighbour-to-its-new-mac/ipv6", || new_mac(1)),
+        case("routed/traffic-follows-a-route-to-another-interface/ipv4", || new_route(0)),
+        case("routed/traffic-follows-a-route-to-another-interface/ipv6", || new_route(1)),
+        case("routed/traffic-follows-an-interface-down-and-up/ipv4", || down_and_up(0)),
+        case("routed/traffic-follows-an-interface-down-and-up/ipv6", || down_and_up(1)),
     ]
 }
 
@@ -33,8 +36,10 @@ const CLIENTS: u8 = 10;
 const OCTETS: u32 = 2_000_000;
 /// Addresses of the host outside, which is in bob's place.
 const OUTSIDE: [&str; 2] = ["203.0.113.1", "2001:db8:2::1"];
-/// An address that the node has a route to.
-const BEYOND: &str = "192.0.2.77";
+/// Addresses that the node has routes to.
+const BEYOND: [&str; 2] = ["192.0.2.77", "2001:db8:77::1"];
+/// The prefix lengths of single addresses.
+const WHOLE: [u8; 2] = [32, 128];
 /// Where the servers listen.
 const HTTP: u16 = 8080;
 
@@ -68,9 +73,10 @@ impl Open {
             let usual = open.lab.settings(Who::Alice, kind, config.services[0].address, &crypto(number));
             let settings = Settings { mux: number.into(), inner: inner(number), ..usual };
             open.daemons.push(Daemon::start(&host, open.lab.directory(), &settings)?);
-            let [v4, v6] = inner(number);
-            for (outside, length, own) in [(OUTSIDE[0], 32, v4), (BEYOND, 32, v4), (OUTSIDE[1], 128, v6)] {
-                host.ip(&format!("route add {outside}/{length} dev {TUN} src {own}"))?;
+            for (family, own) in inner(number).into_iter().enumerate() {
+                for outside in [OUTSIDE[family], BEYOND[family]] {
+                    host.ip(&format!("route add {outside}/{} dev {TUN} src {own}", WHOLE[family]))?;
+                }
             }
             open.clients.push(host);
         }
@@ -146,34 +152,36 @@ fn waits() -> Result<()> {
     Ok(())
 }
 
-/// The host outside changes its MAC, and says so (RFC 5227 section 3).
-fn new_mac() -> Result<()> {
+/// The host outside changes its MAC, and says so (RFC 5227 §3, RFC 4861 §7.2.6).
+fn new_mac(family: usize) -> Result<()> {
     let open = Open::start(1)?;
-    open.change(OUTSIDE[0], |_| {
+    open.change(OUTSIDE[family], |_| {
         let outside = open.lab.client(Who::Bob);
-        outside.set("ipv4/conf/eth0/arp_notify", "1")?;
+        outside.set(["ipv4/conf/eth0/arp_notify", "ipv6/conf/eth0/ndisc_notify"][family], "1")?;
         outside.ip("link set eth0 address 02:00:00:00:be:ef").map(drop)
     })
 }
 
 /// An address moves to a host on another interface, and the route with it.
-fn new_route() -> Result<()> {
+fn new_route(family: usize) -> Result<()> {
     let open = Open::start(1)?;
     let (first, second) = (open.lab.client(Who::Bob), open.lab.neighbour(Who::Alice, "second", 9)?);
-    first.ip(&format!("addr add {BEYOND}/32 dev lo"))?;
-    second.ip(&format!("addr add {BEYOND}/32 dev lo"))?;
-    open.lab.node.ip(&format!("route add {BEYOND}/32 via 203.0.113.1"))?;
-    open.change(BEYOND, |_| {
+    let (beyond, whole) = (BEYOND[family], WHOLE[family]);
+    first.ip(&format!("addr add {beyond}/{whole} dev lo"))?;
+    second.ip(&format!("addr add {beyond}/{whole} dev lo"))?;
+    open.lab.node.ip(&format!("route add {beyond}/{whole} via {}", OUTSIDE[family]))?;
+    open.change(beyond, |_| {
         // What arrives there from now on is not answered.
-        first.ip(&format!("addr del {BEYOND}/32 dev lo"))?;
-        open.lab.node.ip(&format!("route replace {BEYOND}/32 via 198.51.100.9")).map(drop)
+        first.ip(&format!("addr del {beyond}/{whole} dev lo"))?;
+        let via = ["198.51.100.9", "2001:db8:1::9"][family];
+        open.lab.node.ip(&format!("route replace {beyond}/{whole} via {via}")).map(drop)
     })
 }
 
 /// The interface towards the host outside goes down and comes back.
-fn down_and_up() -> Result<()> {
+fn down_and_up(family: usize) -> Result<()> {
     let open = Open::start(1)?;
-    open.change(OUTSIDE[0], |flow| {
+    open.change(OUTSIDE[family], |flow| {
         open.lab.node.ip("link set link1 down")?;
         let sent = flow.sent();
         until("pings are sent that cannot arrive", PATIENCE, || Ok((flow.sent() > sent + 200).then_some(())))?;

@@ -364,7 +364,7 @@ fn rfc5508_req3_errors_that_are_wrong_or_about_nothing_known_are_refused() {
     }
 }
 
-/// RFC 4787 REQ-14: fragments in their order are carried, both ways; others are dropped by name.
+/// RFC 4787 REQ-14: fragments behind their first are carried, both ways; others are refused, and early while it may come.
 #[test]
 fn rfc4787_req14_fragments_follow_their_first() {
     for family in [V4, V6] {
@@ -374,17 +374,22 @@ fn rfc4787_req14_fragments_follow_their_first() {
         let whole = packet(family.clients[0], family.server, &udp(5000, 53, b"a datagram too long for one packet"));
         let [first, second] = cut(&whole);
         refused_out(&nat, &member, &second, Refusal::Fragment);
+        let account = Some(member.account());
+        assert_eq!([&first, &second].map(|fragment| is_early(&nat, account, fragment, 0)), [false, true]);
         let out = [&first, &second].map(|fragment| {
             let mut fragment = fragment.clone();
             assert_eq!(outbound(&nat, member.account(), &mut fragment, Sums::Whole, 0), Ok(Onward::Outside));
             fragment
         });
+        assert!(!is_early(&nat, account, &second, 0) && is_early(&nat, None, &second, 0));
         let expected = sent(&nat, &member, &whole);
         assert_eq!(out, cut(&expected));
         let [first, second] = cut(&mirrored(&expected));
         refused_in(&nat, &second, Refusal::Fragment);
+        assert_eq!([&first, &second].map(|fragment| is_early(&nat, None, fragment, 0)), [false, true]);
         let got = [&first, &second].map(|fragment| received(&nat, &member, fragment));
         assert_eq!(got, cut(&mirrored(&whole)));
+        assert!(!is_early(&nat, None, &second, 0));
         let mut late = second.clone();
         assert_eq!(inbound(&nat, &mut late, Sums::Whole, 1999).map(|inside| inside.account), Ok(member.account()));
         let mut late = second.clone();

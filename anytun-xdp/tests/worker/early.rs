@@ -1,0 +1,100 @@
+//! Fragments that come before the first one of their datagram, which tells a NAT whose they are.
+
+use std::net::Ipv4Addr;
+
+use anytun_common::verdict::Verdict;
+
+use super::bench::Bench;
+use super::nat::{KEYS, NAT, fragment, lent, port, send, udp};
+use super::open::{HOST, opened, outside};
+use super::unresolved::turn;
+
+/// The first and the last fragment of a datagram with 64 octets of payload: flags and offset, and what of its payload.
+const PARTS: [(u16, std::ops::Range<usize>); 2] = [(0x2000, 20..60), (0x0005, 60..92)];
+
+/// Both fragments of a datagram.
+fn cut(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), ttl: u8) -> [Vec<u8>; 2] {
+    let whole = udp(from, to, ttl, 64);
+    PARTS.map(|(flags, part)| fragment(from.0, to.0, ttl, flags, &whole[part]))
+}
+
+/// What turns from this time on send through a port: of what arrives, of what waits, and one that collects it.
+fn sent(bench: &mut Bench, port: usize, now: u64) -> Vec<Vec<u8>> {
+    for now in now..now + 3 {
+        turn(bench, now);
+    }
+    bench.worker.io_mut().sent(port)
+}
+
+#[test]
+fn from_outside_they_wait_for_it() {
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let lent = lent(&mut bench, false, 5000, 53);
+    let [first, last] = cut((HOST, 53), (NAT, lent), 60);
+    bench.arrive(1, &outside(&last));
+    assert_eq!(sent(&mut bench, 0, 10).len(), 0);
+    assert_eq!(turn(&mut bench, 500), 1, "it waits");
+    bench.arrive(1, &outside(&first));
+    let sent = sent(&mut bench, 0, 501);
+    let got: Vec<_> = sent.iter().map(|frame| bench.alice.open(frame).1).collect();
+    assert_eq!(got, cut((HOST, 53), (alice, 5000), 59));
+    assert_eq!((bench.count(Verdict::Forwarded), bench.count(Verdict::NatFragment)), (2, 0));
+}
+
+#[test]
+fn from_a_client_they_wait_for_it() {
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let [first, last] = cut((alice, 5000), (HOST, 53), 64);
+    send(&mut bench, false, &last);
+    assert_eq!(sent(&mut bench, 1, 10).len(), 0);
+    send(&mut bench, false, &first);
+    let sent = sent(&mut bench, 1, 20);
+    assert_eq!(sent.len(), 2);
+    let own = port(&sent[0], 14 + 20);
+    assert_eq!(sent.iter().map(|frame| frame[14..].to_vec()).collect::<Vec<_>>(), cut((NAT, own), (HOST, 53), 63));
+}
+
+#[test]
+fn those_that_wait_in_vain_are_dropped_after_a_second() {
+    let mut bench = opened(KEYS);
+    let lent = lent(&mut bench, false, 5000, 53);
+    let [first, last] = cut((HOST, 54), (NAT, lent), 60);
+    bench.arrive(1, &outside(&last));
+    turn(&mut bench, 10);
+    // It comes, but is filtered.
+    bench.arrive(1, &outside(&first));
+    assert_eq!(turn(&mut bench, 1009), 1);
+    assert_eq!(turn(&mut bench, 1010), 0);
+    turn(&mut bench, 1011);
+    assert_eq!((bench.count(Verdict::NatFiltered), bench.count(Verdict::NatFragment)), (1, 1));
+}
+
+#[test]
+fn a_flood_of_them_leaves_room_for_clients_and_does_not_stop_those_in_order() {
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let lent = lent(&mut bench, false, 5000, 53);
+    for number in 0..200u16 {
+        let other = Ipv4Addr::new(198, 18, (number >> 8) as u8, number as u8);
+        let [_, last] = cut((other, 53), (NAT, lent), 60);
+        bench.arrive(1, &outside(&last));
+        if number % 60 == 59 {
+            turn(&mut bench, 10);
+        }
+    }
+    turn(&mut bench, 10);
+    let held = turn(&mut bench, 10);
+    assert!((16..=32).contains(&held), "{held}");
+    assert_eq!(bench.count(Verdict::NatFragment), 200 - held);
+    for part in cut((HOST, 53), (NAT, lent), 60) {
+        bench.arrive(1, &outside(&part));
+    }
+    let sent = sent(&mut bench, 0, 11);
+    let got: Vec<_> = sent.iter().map(|frame| bench.alice.open(frame).1).collect();
+    assert_eq!(got, cut((HOST, 53), (alice, 5000), 59));
+    let [_, last] = cut((alice, 5000), (HOST, 53), 64);
+    send(&mut bench, false, &last);
+    assert_eq!(turn(&mut bench, 14), held + 1, "a client's waits, too");
+}
