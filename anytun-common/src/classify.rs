@@ -161,7 +161,8 @@ fn port_at<B: Bytes + ?Sized>(frame: &B, at: usize, protocol: u8, v4: bool) -> u
         },
         _ => None,
     };
-    port.map_or(NO_PORT, u16::from_be_bytes)
+    // 0 stands for fragments where ports are looked up, and no NAT has it.
+    port.map(u16::from_be_bytes).filter(|port| *port != 0).unwrap_or(NO_PORT)
 }
 
 /// The identifier of an echo message at `at`, if it is of this type. It lies alike in both families (RFC 792, RFC 4443 §4).

@@ -1,6 +1,6 @@
 //! The decoder on frames written out by hand.
 
-use anytun_common::classify::{Datagram, Fragment, classify, fragment, network};
+use anytun_common::classify::{Datagram, Fragment, classify, fragment, network, port};
 use anytun_common::map::{FragmentKey, NO_PORT};
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
@@ -188,4 +188,21 @@ fn fragments_of_one_datagram_have_one_key_and_the_first_has_the_port() {
     assert_ne!(v6([17, 0, 0, 8, 9, 8, 7, 5]).key, first.key);
     let cut = frame(&[0x86, 0xdd], &ipv6(44, &[17, 0, 0, 1, 9, 8, 7]));
     assert_eq!(fragment(cut.as_slice(), &network(cut.as_slice()).expect("an IP packet")), None);
+}
+
+/// In the map of a NAT's ports 0 stands for fragments.
+#[test]
+fn a_whole_packet_never_has_the_port_of_fragments() {
+    let told = |protocol: u8, payload: &[u8]| {
+        let frame = frame(&[0x08, 0], &ipv4(&[], payload, |header| header[9] = protocol));
+        port(frame.as_slice(), &network(frame.as_slice()).expect("an IP packet"))
+    };
+    let echo_reply = |identifier: u8| [0, 0, 0, 0, 0, identifier, 0, 1];
+    assert_eq!((told(1, &echo_reply(7)), told(1, &echo_reply(0))), (7, NO_PORT));
+    let to_port = |port: u8| [1, 1, 0, port, 0, 8, 0, 0];
+    for protocol in [6, 17] {
+        assert_eq!((told(protocol, &to_port(7)), told(protocol, &to_port(0))), (7, NO_PORT));
+    }
+    let first = ipv4(&[], &to_port(0), |header| header[6] = 0x20);
+    assert_eq!(part(&frame(&[0x08, 0], &first)).port, Some(NO_PORT));
 }

@@ -83,12 +83,11 @@ impl Kernel {
         let is_alone = network.destination == mapped(ALONE);
         match fragment(frame, network).filter(|_| network.fragment) {
             _ if INSIDE.contains(&network.destination) => true,
-            // TCP or UDP to port 0, which nobody sends, is taken for a fragment.
-            None => is_nat(port(frame, network)) || (is_alone && port(frame, network) == 0),
+            None => is_nat(port(frame, network)),
             Some(fragment) => match fragment.port {
                 Some(port) => {
-                    self.fragments.insert(fragment.key, is_nat(port) || (is_alone && port == 0));
-                    self.fragments[&fragment.key]
+                    self.fragments.insert(fragment.key, is_nat(port));
+                    is_nat(port)
                 }
                 None => self.fragments.get(&fragment.key).copied().unwrap_or(is_alone),
             },

@@ -42,7 +42,7 @@ const PROFILE: &str = "for the benchmark's profile of the node";
 const CHARTS: &str = "for the benchmark's charts";
 
 /// Everything that the distribution provides, apart from what builds the XDP program.
-pub(crate) const NEEDS: [Need; 17] = [
+pub(crate) const NEEDS: [Need; 18] = [
     Need { name: "clang before 22", purpose: BUILD, package: "clang", sign: Sign::Clang },
     Need { name: "libclang", purpose: BUILD, package: "libclang-dev", sign: Sign::Libclang },
     Need { name: "libelf", purpose: BUILD, package: "libelf-dev", sign: Sign::Header("libelf.h") },
@@ -56,6 +56,7 @@ pub(crate) const NEEDS: [Need; 17] = [
     Need { name: "ping", purpose: LAB, package: "iputils-ping", sign: Sign::Program },
     Need { name: "tcpdump", purpose: LAB, package: "tcpdump", sign: Sign::Program },
     Need { name: "strace", purpose: LAB, package: "strace", sign: Sign::Program },
+    Need { name: "sysctl", purpose: LAB, package: "procps", sign: Sign::Program },
     Need { name: "traceroute", purpose: LAB, package: "traceroute", sign: Sign::Program },
     Need { name: "anytun", purpose: LAB, package: "anytun", sign: Sign::Program },
     Need { name: "uanytun", purpose: LAB, package: "uanytun", sign: Sign::Program },

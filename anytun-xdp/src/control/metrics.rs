@@ -206,6 +206,11 @@ fn interfaces(text: &mut Text<'_>, interfaces: &[Interface]) -> io::Result<()> {
         let labels = [("interface", interface), ("queue", number.as_str())];
         text.sample("queue_need_wakeup", &labels, u8::from(queue.need_wakeup))?;
     }
+    text.family("queue_huge_pages", Kind::Gauge, "Whether the packets' memory lies in huge pages.")?;
+    for (interface, number, queue) in queues() {
+        let labels = [("interface", interface), ("queue", number.as_str())];
+        text.sample("queue_huge_pages", &labels, u8::from(queue.huge_pages))?;
+    }
     for (name, help, value) in XSK_STATISTICS {
         text.family(name, Kind::Counter, help)?;
         for (interface, number, queue) in queues() {

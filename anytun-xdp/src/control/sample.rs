@@ -57,7 +57,7 @@ pub(super) fn status() -> Status {
         mirror: Mirror { rules: 6, routes: 12, neighbours: 2, listings: 5, resynchronisations: 1, neighbours_asked: 4 },
         devices: vec![office(), yard()],
         path_errors: counts(&[("accepted", 2), ("not-sent", 5)]),
-        datagrams: counts(&[("taken", 20), ("overrun", 1), ("too-large", 0)]),
+        datagrams: counts(&[("taken", 20), ("over-share", 2), ("overrun", 1), ("too-large", 0)]),
     }
 }
 

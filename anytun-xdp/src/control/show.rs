@@ -116,7 +116,7 @@ fn head(status: &Status) -> String {
         if device.refused + device.overrun > 0 {
             let _ = writeln!(
                 text,
-                "  {} that the kernel did not take, {} of it that no worker could take",
+                "  {} that the kernel did not take, {} of it that found no room with a worker",
                 thousands(device.refused),
                 thousands(device.overrun)
             );
@@ -172,6 +172,7 @@ fn interfaces(interfaces: &[Interface]) -> Table {
         ("QUEUE ASKED", Left),
         ("QUEUE GOT", Left),
         ("WAKEUP", Left),
+        ("HUGE PAGES", Left),
         ("DROPPED", Right),
         ("RX RING FULL", Right),
         ("NO FILL FRAME", Right),
@@ -196,19 +197,24 @@ fn interface_row(interface: &Interface, queue: Option<&Queue>) -> Vec<String> {
         interface.xdp.got.clone(),
     ];
     match queue {
-        None => row.extend(std::iter::repeat_n("-".to_owned(), 8)),
+        None => row.extend(std::iter::repeat_n("-".to_owned(), 9)),
         Some(queue) => row.extend([
             queue.queue.to_string(),
             queue.worker.to_string(),
             queue.asked.clone(),
             queue.got.clone(),
-            if queue.need_wakeup { "yes" } else { "no" }.into(),
+            yes_or_no(queue.need_wakeup),
+            yes_or_no(queue.huge_pages),
             thousands(queue.statistics.rx_dropped),
             thousands(queue.statistics.rx_ring_full),
             thousands(queue.statistics.rx_fill_ring_empty_descs),
         ]),
     }
     row
+}
+
+fn yes_or_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.into()
 }
 
 fn workers(status: &Status) -> Table {

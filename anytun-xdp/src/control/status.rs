@@ -407,7 +407,7 @@ pub struct Device {
     pub refused: u64,
     /// Packets of the kernel that workers got.
     pub injected: u64,
-    /// Packets of the kernel that were dropped because a worker had more to do than it could.
+    /// Packets of the kernel that found no room with a worker, or of whose flow as many wait there as may.
     pub overrun: u64,
 }
 

@@ -157,7 +157,7 @@ impl Datagrams {
         }
         parcel.set(Way::Service, length);
         let network = parcel.packet().get(ethernet::HEADER..).unwrap_or_default();
-        let place = flow(network) as usize % self.workers.len().max(1);
+        let place = flow(network, self.seed) as usize % self.workers.len().max(1);
         let sender = sender(arrived.from, parcel.packet(), head, self.seed);
         let sent = self.workers.get_mut(place).map(|worker| worker.send(parcel, sender));
         count(match sent {

@@ -27,7 +27,7 @@ pub(super) struct DeviceCounters {
     pub(super) refused: AtomicU64,
     /// From the kernel to workers.
     pub(super) injected: AtomicU64,
-    /// From the kernel, and the worker had more to do than it could.
+    /// From the kernel, and there was no room for it with a worker, or none that its flow may have.
     pub(super) overrun: AtomicU64,
 }
 

@@ -396,25 +396,25 @@ impl ThreadHalf {
 }
 
 /// A number that is the same for all packets between two addresses, fragments included, and for many pairs of addresses
-/// differs.
-pub fn flow(packet: &[u8]) -> u32 {
+/// differs. Which pairs have the same one nobody can tell who does not know `seed`.
+pub fn flow(packet: &[u8], seed: u64) -> u32 {
     let addresses = match packet.first().map(|first| first >> 4) {
         Some(6) => packet.get(ipv6::SOURCE..ipv6::HEADER),
         _ => packet.get(ipv4::SOURCE..ipv4::HEADER),
     };
-    mixed(addresses.unwrap_or_default())
+    mixed(addresses.unwrap_or_default(), seed)
 }
 
 /// The same for Ethernet frames and their MAC addresses.
-pub fn frame_flow(frame: &[u8]) -> u32 {
-    mixed(frame.get(..ethernet::TYPE).unwrap_or_default())
+pub fn frame_flow(frame: &[u8], seed: u64) -> u32 {
+    mixed(frame.get(..ethernet::TYPE).unwrap_or_default(), seed)
 }
 
 /// A number that differs for many sequences of octets.
-fn mixed(octets: &[u8]) -> u32 {
+fn mixed(octets: &[u8], seed: u64) -> u32 {
     let words = octets.as_chunks::<4>().0;
     // Multiplying by the golden ratio mixes upwards, so the high half goes back into the next step.
-    let hash = words.iter().fold(0_u64, |hash, word| {
+    let hash = words.iter().fold(seed, |hash, word| {
         let mixed = (hash ^ u64::from(u32::from_be_bytes(*word))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed ^ mixed >> 32
     });

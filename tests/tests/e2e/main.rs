@@ -59,7 +59,6 @@ fn main() -> ExitCode {
         refusal::cases(),
         ledger::cases(),
         idle::cases(),
-        memory::cases(),
         scale::cases(),
         reload::cases(),
         secrets::cases(),
@@ -85,6 +84,13 @@ fn main() -> ExitCode {
     if unprivileged {
         skip(&mut trials, Obstacle::NotRoot);
     }
+    let mut memory: Vec<Trial> = memory::cases().into_iter().map(trial).collect();
+    if unprivileged {
+        skip(&mut memory, Obstacle::NotRoot);
+    } else if let Some(why) = memory::obstacle() {
+        skip(&mut memory, why);
+    }
+    trials.append(&mut memory);
     let mut soak: Vec<Trial> = soak::cases().into_iter().map(trial).collect();
     if unprivileged || std::env::var_os("ANYTUN_SOAK").is_none() {
         skip(&mut soak, "it takes minutes; `cargo xtask test --soak` sets ANYTUN_SOAK=1");

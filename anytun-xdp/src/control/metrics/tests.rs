@@ -116,6 +116,7 @@ fn every_part_of_the_status_is_there() {
         ("interface_up", vec![("interface", "eth0")], 1.0),
         ("queue_mode", [queue, [("asked", "auto"), ("got", "copy")]].concat(), 1.0),
         ("queue_need_wakeup", queue.to_vec(), 1.0),
+        ("queue_huge_pages", queue.to_vec(), 0.0),
         ("xsk_rx_ring_full_total", queue.to_vec(), 5.0),
         ("xsk_tx_invalid_descs_total", queue.to_vec(), 0.0),
         ("worker_mode", vec![("worker", "0"), ("asked", "fifo"), ("got", "other"), ("idle", "sleep")], 1.0),

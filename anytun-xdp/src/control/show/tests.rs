@@ -11,18 +11,18 @@ configuration: /etc/anytun-xdp/node.toml, generation 2; last reload REFUSED: nod
 memory: 45.1 MB resident, UMEM 33.6 MB; XDP program 12
 sequence numbers: 3 leases written
 ICMP errors sent: time-exceeded 7, too-big 2
-datagrams that the kernel received, most in fragments: overrun 1, taken 20, too-large 0
+datagrams that the kernel received, most in fragments: over-share 2, overrun 1, taken 20, too-large 0
 routes: 12 by 6 rules, 2 neighbours known
 device office: the node is 10.9.0.1/24 in network office; 40 packets to the kernel, 50 from it
-  0 that the kernel did not take, 3 of it that no worker could take
+  0 that the kernel did not take, 3 of it that found no room with a worker
 device yard0: a port of network yard, MAC address 02:11:22:33:44:55; 6 packets to the kernel, 7 from it
 service anycast: 192.0.2.53 port 4444, 2 clients
 Ethernet yard: 11 MAC addresses
 groups of office: 2 joined, 5 members, 1 refused
 NAT of office: 192.0.2.53 ports 20000-29999, 7 lent, 2 at rest, 9 sessions
 
-INTERFACE  DRIVER  LINK  XDP ASKED  XDP GOT  QUEUE  WORKER  QUEUE ASKED  QUEUE GOT  WAKEUP  DROPPED  RX RING FULL  NO FILL FRAME
-eth0       veth    up    auto       native       0       0  auto         copy       yes           0             5              0
+INTERFACE  DRIVER  LINK  XDP ASKED  XDP GOT  QUEUE  WORKER  QUEUE ASKED  QUEUE GOT  WAKEUP  HUGE PAGES  DROPPED  RX RING FULL  NO FILL FRAME
+eth0       veth    up    auto       native       0       0  auto         copy       yes     no                0             5              0
 
 WORKER  SENDER ID  SCHEDULING   FREE   FILL  RECEIVED  TX  FRAMES  LEDGER  TX KICKS  FILL KICKS  POLLS  RX BATCHES  TX BATCHES  RX PACKETS  TX PACKETS
      0          1  other       6,000  2,048        64  80   8,192  holds        900          10     30         950         900       1,300       1,234

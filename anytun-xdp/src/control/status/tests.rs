@@ -73,7 +73,7 @@ fn the_json_has_these_names_and_comes_back_the_same() {
             },
         ],
         "path_errors": {"accepted": 2, "not-sent": 5},
-        "datagrams": {"taken": 20, "overrun": 1, "too-large": 0},
+        "datagrams": {"taken": 20, "over-share": 2, "overrun": 1, "too-large": 0},
     });
     let status = sample::status();
     assert_eq!(serde_json::to_value(&status).unwrap(), expected);

@@ -1,8 +1,11 @@
 //! Ports that the kernel gives to programs of the host, and those that NATs have of its addresses.
 
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::ops::RangeInclusive;
+
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 
 use super::Finding;
 use crate::config::{Config, Nat};
@@ -15,11 +18,29 @@ const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
 /// Whether programs of the host may get ports that NATs have at an address of the host.
 pub(super) fn nats(config: &Config) -> Vec<Finding> {
     let nats = config.networks.iter().flat_map(|network| network.open.nats().map(|nat| (&*network.name, nat)));
-    // Sockets can be bound to the host's own addresses only.
-    let own: Vec<_> = nats.filter(|(_, nat)| UdpSocket::bind((nat.address, 0)).is_ok()).collect();
+    let own: Vec<_> = nats.filter(|(_, nat)| is_of_host(nat.address)).collect();
     match (own.is_empty(), read(LENT), read(RESERVED)) {
         (false, Some(lent), Some(reserved)) => shared(&own, &lent, &reserved),
         _ => Vec::new(),
+    }
+}
+
+/// Whether programs of the host may use an address: sockets can be bound to no other one, unless the kernel was told to allow
+/// it; then what interfaces have is looked at.
+fn is_of_host(address: IpAddr) -> bool {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    if read(&format!("net.{family}.ip_nonlocal_bind")).is_none_or(|allowed| allowed.trim() == "0") {
+        return UdpSocket::bind((address, 0)).is_ok();
+    }
+    let mut interfaces = getifaddrs().into_iter().flatten();
+    interfaces.any(|interface| interface.address.is_some_and(|has| is(&has, address)))
+}
+
+/// Whether a socket address has this IP address.
+fn is(has: &SockaddrStorage, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => has.as_sockaddr_in().is_some_and(|has| has.ip() == address),
+        IpAddr::V6(address) => has.as_sockaddr_in6().is_some_and(|has| has.ip() == address),
     }
 }
 

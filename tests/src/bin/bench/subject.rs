@@ -113,9 +113,14 @@ impl Subject {
         matches!(self, Subject::Node(..) | Subject::Open(..)) && !self.is_for_latency()
     }
 
+    /// Whether it is open tunnel mode.
+    pub(crate) const fn is_open(self) -> bool {
+        matches!(self, Subject::Open(..))
+    }
+
     /// Whether `--quick` measures it: four more rows would take more than two minutes.
     pub(crate) fn is_quick(self) -> bool {
-        matches!(self.shape(), Shape::TwoInterfaces | Shape::Spinning) && !matches!(self, Subject::Open(..))
+        matches!(self.shape(), Shape::TwoInterfaces | Shape::Spinning) && !self.is_open()
     }
 
     /// Whether it is profiled.
