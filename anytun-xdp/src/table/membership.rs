@@ -74,8 +74,8 @@ struct Client {
     /// When and where it had been heard last at the last [`look`](Memberships::look).
     last: Option<Whereabouts>,
     startup: Startup,
-    /// When the last rounds reached it, the latest first.
-    reached: [Option<u64>; ROBUSTNESS as usize],
+    /// When the last rounds reached it, the latest first. There may be one more in the time of a member than is its due.
+    reached: [Option<u64>; ROBUSTNESS as usize + 1],
 }
 
 #[derive(Debug)]
@@ -112,6 +112,15 @@ impl Member {
             self.timer = self.timer.min(self.until);
         }
         self
+    }
+}
+
+impl Client {
+    /// When rounds had reached it as often as is the due of a member that reported last at `reported`; nothing as long as
+    /// they have not.
+    fn asked_since(&self, reported: u64) -> Option<u64> {
+        let rounds = self.reached.iter().flatten().filter(|reached| **reached >= reported).count();
+        self.reached.get(rounds.checked_sub(ROBUSTNESS as usize)?).copied().flatten()
     }
 }
 
@@ -160,7 +169,11 @@ impl Memberships {
         let Some(before) = before else { return };
         self.before = (before.generation, renumbered(before, after));
         for (number, known) in (0..).zip(&old.clients) {
-            if let Some(client) = self.renumbered(number).and_then(|number| self.clients.get_mut(number as usize)) {
+            // Where nothing was learned, each client is asked when it is heard, as at first.
+            let has_learned = old.networks.get(known.network as usize).is_some_and(Option::is_some);
+            if has_learned
+                && let Some(client) = self.renumbered(number).and_then(|number| self.clients.get_mut(number as usize))
+            {
                 *client = Client { network: client.network, groups: 0, ..*known };
             }
         }
@@ -320,13 +333,14 @@ impl Memberships {
         let Some(member) = self.groups.get_mut(&key).and_then(|group| group.members.get_mut(&client)) else { return };
         if member.until <= now {
             let network = self.networks.get(key.0 as usize).and_then(Option::as_ref);
-            let reached = self.clients.get(client as usize).and_then(|client| *client.reached.last()?);
-            let is_asked = reached.is_some_and(|reached| reached >= member.reported);
-            let Some(network) = network.filter(|_| member.leaving.is_none() && !is_asked) else {
+            let asked = self.clients.get(client as usize).and_then(|client| client.asked_since(member.reported));
+            // Rounds may take longer than their interval: who was not asked as often as is its due, or can still answer,
+            // stays.
+            let end = |network: &Network| asked.unwrap_or(now) + network.snooped.response(Question::AllV4);
+            let Some(end) = network.filter(|_| member.leaving.is_none()).map(end).filter(|end| *end > now) else {
                 return self.remove(key, client);
             };
-            // Rounds take longer than their interval: who was not asked as often as is its due stays.
-            member.until = now + network.snooped.response(Question::AllV4);
+            member.until = end;
         }
         let mut next = member.until;
         if let Some(left) = member.leaving.filter(|left| *left > 0) {

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use anytun_common::map::QUEUES_PER_INTERFACE;
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
 use crossbeam::queue::ArrayQueue;
@@ -25,6 +26,12 @@ use crate::table::ways::Ways;
 /// Changes that wait for being looked at, and queries for being sent.
 const CHANGES: usize = 2048;
 const QUERIES: usize = 256;
+
+/// Slots of the queue of changes beyond those, more than there are workers. A `push` waits only at a slot that another thread
+/// is still emptying, or still filling since the lap before: that before the first one or, in a full queue, the first. That
+/// thread may be waiting for the processor of a worker, and a worker in real time gives it to nobody. Who finds fewer than
+/// [`CHANGES`] puts one in; when all workers do so at the same time, the queue is not near full yet. One thread only takes.
+const MARGIN: usize = 2 * QUEUES_PER_INTERFACE as usize;
 
 /// Into how many classes clients fall.
 const CLASSES: usize = 256;
@@ -63,7 +70,7 @@ impl Snoop {
     /// Empty ones. `bell` is that of whoever takes the changes.
     pub fn new(bell: Bell) -> Self {
         Self {
-            changes: ArrayQueue::new(CHANGES),
+            changes: ArrayQueue::new(CHANGES + MARGIN),
             held: Box::new([const { AtomicU32::new(0) }; CLASSES]),
             queries: Handover::new(QUERIES),
             bell,
@@ -238,5 +245,17 @@ mod tests {
         assert_eq!(taken, CHANGES / 2 + 192);
         assert!(snoop.leave(heard(7)), "what was taken does not count");
         assert!(!snoop.doze(), "something waits");
+    }
+
+    #[test]
+    fn however_much_is_reported_no_worker_has_to_wait_for_a_slot() {
+        let snoop = Snoop::new(Bell::new(|| ()));
+        for _ in 0..3 {
+            // Each takes half of what is left, down to the last.
+            (0..20).for_each(|client| while snoop.leave(heard(client)) {});
+            let free = snoop.changes.capacity() - snoop.changes.len();
+            assert!(free > QUEUES_PER_INTERFACE as usize, "{free} slots for all workers at the same time");
+            assert_eq!(std::iter::from_fn(|| snoop.take()).count(), CHANGES);
+        }
     }
 }

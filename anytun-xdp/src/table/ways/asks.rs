@@ -2,12 +2,21 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anytun_common::map::QUEUES_PER_INTERFACE;
 use crossbeam::queue::ArrayQueue;
 
 use super::Next;
 
-/// Neighbours that are asked for at most, before some were looked for, and that are taken together.
+/// Neighbours that are asked for, before some were looked for.
 const MOST: usize = 256;
+
+/// Slots of the queue. A `push` waits only at a slot that another thread is still emptying, or still filling since the lap
+/// before: that before the first one or, in a full queue, the first. That thread may be waiting for the processor of a worker,
+/// and a worker in real time gives it to nobody. So the queue never comes near full: who finds fewer than [`MOST`] in it puts
+/// one in, and all who may do so at the same time, a thread for each queue and that which sweeps, are fewer than the slots
+/// beyond. One thread only takes.
+const SLOTS: usize = 2 * MOST;
+const _: () = assert!(SLOTS - MOST >= 2 * QUEUES_PER_INTERFACE as usize);
 
 /// What workers ask of whoever mirrors the kernel's tables. Asking never waits.
 pub struct Asks {
@@ -20,23 +29,23 @@ pub struct Asks {
 impl Asks {
     /// Nothing is asked yet; `wake` tells that something is.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { queue: ArrayQueue::new(MOST), told: AtomicBool::new(false), wake: Box::new(wake) }
+        Self { queue: ArrayQueue::new(SLOTS), told: AtomicBool::new(false), wake: Box::new(wake) }
     }
 
     /// Asks for a neighbour. When too many are asked for, the next packet has to ask again.
     #[cold]
     pub fn ask(&self, next: Next) {
         // Whoever is the first wakes, so that a flood costs a call for each time that something is taken.
-        if self.queue.push(next).is_ok() && !self.told.swap(true, Ordering::AcqRel) {
+        if self.queue.len() < MOST && self.queue.push(next).is_ok() && !self.told.swap(true, Ordering::AcqRel) {
             (self.wake)();
         }
     }
 
     /// Takes what was asked for by now. Workers may ask for more meanwhile: what is left is told anew.
     pub fn take(&self) -> impl Iterator<Item = Next> {
-        // Before the first is taken: what is put in from now on is told, and all that was before fits into what is taken.
+        // Before they are counted: what is put in from now on is told, and all that was before is taken.
         self.told.swap(false, Ordering::AcqRel);
-        std::iter::from_fn(|| self.queue.pop()).take(MOST)
+        std::iter::from_fn(|| self.queue.pop()).take(self.queue.len())
     }
 }
 
@@ -77,8 +86,19 @@ mod tests {
         (0..7).for_each(|host| asks.ask(next(host)));
         // For each that is taken another is put in.
         let taken = asks.take().inspect(|taken| asks.ask(*taken)).take(10 * MOST).count();
-        assert_eq!(taken, MOST);
+        assert_eq!(taken, 7);
         assert_eq!(woken.load(Ordering::Relaxed), 2, "what is left is told");
         assert_eq!(asks.take().count(), 7);
+    }
+
+    #[test]
+    fn however_many_are_asked_for_nobody_has_to_wait_for_a_slot() {
+        let (asks, _) = asks();
+        for _ in 0..3 {
+            (0..=255).cycle().take(10 * MOST).for_each(|host| asks.ask(next(host)));
+            let free = asks.queue.capacity() - asks.queue.len();
+            assert!(free > 2 * QUEUES_PER_INTERFACE as usize, "{free} slots for whoever asks at the same time");
+            assert_eq!(asks.take().count(), MOST);
+        }
     }
 }
