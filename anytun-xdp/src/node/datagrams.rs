@@ -106,13 +106,20 @@ pub(super) struct Datagrams {
     octets: usize,
     /// Keeps a sender from choosing whose share it uses up.
     seed: u64,
+    /// Spreads senders over the workers.
+    key: RandomState,
 }
 
 impl Datagrams {
     /// For workers with these sockets.
     pub(super) fn new(workers: &[WorkerView]) -> Self {
         let rooms = workers.iter().flat_map(|worker| &worker.ports).map(|port| port.frame_room as usize);
-        Self { workers: Vec::new(), octets: rooms.min().unwrap_or(0), seed: RandomState::new().hash_one(0_u8) }
+        Self {
+            workers: Vec::new(),
+            octets: rooms.min().unwrap_or(0),
+            seed: RandomState::new().hash_one(0_u8),
+            key: RandomState::new(),
+        }
     }
 
     /// Adds a worker, which `waker` wakes; returns its end.
@@ -157,7 +164,7 @@ impl Datagrams {
         }
         parcel.set(Way::Service, length);
         let network = parcel.packet().get(ethernet::HEADER..).unwrap_or_default();
-        let place = flow(network, self.seed) as usize % self.workers.len().max(1);
+        let place = flow(network, &self.key) as usize % self.workers.len().max(1);
         let sender = sender(arrived.from, parcel.packet(), head, self.seed);
         let sent = self.workers.get_mut(place).map(|worker| worker.send(parcel, sender));
         count(match sent {

@@ -1,6 +1,6 @@
 //! The thread of the slow path: it moves packets between workers and the kernel.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) struct SlowPath {
     /// Octets of the largest packet.
     octets: usize,
     /// Keeps a sender from choosing whose share it uses up.
-    seed: u64,
+    key: RandomState,
 }
 
 fn count(counter: &AtomicU64) {
@@ -44,8 +44,8 @@ impl SlowPath {
         let own = waker.clone();
         let bell = Arc::new(Bell::new(move || own.wake()));
         let counters = views.iter().map(|view| view.counters.clone()).collect();
-        let seed = RandomState::new().hash_one(0_u8);
-        Ok(Self { tuns, counters, workers: Vec::new(), bell, waker, octets, seed })
+        let key = RandomState::new();
+        Ok(Self { tuns, counters, workers: Vec::new(), bell, waker, octets, key })
     }
 
     /// What ends its wait.
@@ -62,14 +62,13 @@ impl SlowPath {
 
     /// Moves packets until `stop` is set and the waker is woken.
     pub(super) fn run(mut self, stop: &AtomicBool) {
-        let Self { tuns, counters, workers, bell, waker, octets, seed } = &mut self;
+        let Self { tuns, counters, workers, bell, waker, octets, key } = &mut self;
         let mut parcel = Parcel::new(*octets);
         let mut alive: Vec<usize> = (0..tuns.len()).collect();
         let mut watch = Watch::new(waker, &*tuns);
         while !stop.load(Ordering::Acquire) {
             let delivered = deliver(workers, tuns, counters);
-            let taken =
-                alive.iter().filter(|&&device| take(device, tuns, counters, workers, &mut parcel, *seed)).count();
+            let taken = alive.iter().filter(|&&device| take(device, tuns, counters, workers, &mut parcel, key)).count();
             workers.iter_mut().for_each(ThreadHalf::flush);
             if delivered || taken > 0 {
                 continue;
@@ -121,7 +120,7 @@ fn take(
     counters: &[Arc<DeviceCounters>],
     workers: &mut [ThreadHalf],
     parcel: &mut Parcel,
-    seed: u64,
+    key: &RandomState,
 ) -> bool {
     let (Some(tun), Some(counters)) = (tuns.get(device), counters.get(device)) else { return false };
     let mut any = false;
@@ -130,8 +129,8 @@ fn take(
         any = true;
         parcel.set(Way::Device(device as u32), length);
         let flow = match tun.layer() {
-            Layer::Ip => flow(parcel.packet(), seed),
-            Layer::Ethernet => frame_flow(parcel.packet(), seed),
+            Layer::Ip => flow(parcel.packet(), key),
+            Layer::Ethernet => frame_flow(parcel.packet(), key),
         };
         let (flow, count_of_workers) = (flow as usize, workers.len().max(1));
         let (place, sender) = (flow % count_of_workers, flow / count_of_workers);

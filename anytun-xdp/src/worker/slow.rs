@@ -5,6 +5,7 @@
 //! name of its own. Of the parcels of a pipe each sender may have as many under way as are left.
 
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -396,29 +397,18 @@ impl ThreadHalf {
 }
 
 /// A number that is the same for all packets between two addresses, fragments included, and for many pairs of addresses
-/// differs. Which pairs have the same one nobody can tell who does not know `seed`.
-pub fn flow(packet: &[u8], seed: u64) -> u32 {
+/// differs. Which pairs have the same one nobody can tell who does not know the hasher's `key`.
+pub fn flow(packet: &[u8], key: &impl BuildHasher) -> u32 {
     let addresses = match packet.first().map(|first| first >> 4) {
         Some(6) => packet.get(ipv6::SOURCE..ipv6::HEADER),
         _ => packet.get(ipv4::SOURCE..ipv4::HEADER),
     };
-    mixed(addresses.unwrap_or_default(), seed)
+    key.hash_one(addresses) as u32
 }
 
 /// The same for Ethernet frames and their MAC addresses.
-pub fn frame_flow(frame: &[u8], seed: u64) -> u32 {
-    mixed(frame.get(..ethernet::TYPE).unwrap_or_default(), seed)
-}
-
-/// A number that differs for many sequences of octets.
-fn mixed(octets: &[u8], seed: u64) -> u32 {
-    let words = octets.as_chunks::<4>().0;
-    // Multiplying by the golden ratio mixes upwards, so the high half goes back into the next step.
-    let hash = words.iter().fold(seed, |hash, word| {
-        let mixed = (hash ^ u64::from(u32::from_be_bytes(*word))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed ^ mixed >> 32
-    });
-    (hash >> 32) as u32
+pub fn frame_flow(frame: &[u8], key: &impl BuildHasher) -> u32 {
+    key.hash_one(frame.get(..ethernet::TYPE)) as u32
 }
 
 #[cfg(test)]
