@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use anytun_common::verdict::Verdict;
+use anytun_common::wire::unmapped;
 
 use super::batch::{End, Packet};
 use super::io::PacketIo;
@@ -17,8 +18,11 @@ use crate::table::ways::Ways;
 const WAITING: usize = BATCH;
 const _: () = assert!(WAITING <= BATCH, "all may go on at once");
 
-/// How long one waits, in milliseconds: the kernel asks a neighbour once a second. Fragments overtake each other by less.
+/// How long one waits for its next hop, in milliseconds: the kernel asks a neighbour once a second.
 const PATIENCE: u64 = 1000;
+
+/// How long one waits for its first fragment, in milliseconds: they overtake each other by less.
+const EARLY: u64 = 100;
 
 /// How often the kernel is asked again, in milliseconds, should a question have been lost.
 const AGAIN: u64 = 100;
@@ -59,16 +63,24 @@ impl<F> Default for Unresolved<F> {
 
 impl<F> Unresolved<F> {
     /// Takes a packet. One sender may have as many waiting as there is room left, so whoever sends to many hosts that are not
-    /// there leaves room for others, and all outside together leaves half; the frame of a packet that finds none comes back.
+    /// there leaves room for others, and all outside together leaves half; one host outside may have half as many as there is
+    /// room left. The frame of a packet that finds none comes back.
     pub(super) fn push(&mut self, frame: F, packet: Packet, now: u64) -> Result<(), F> {
         let room = WAITING.saturating_sub(self.waiting.len());
-        let held = self.waiting.iter().filter(|waiting| waiting.packet.client == packet.client).count();
-        if held >= room {
+        let held = self.waiting.iter().map(|waiting| &waiting.packet).filter(|held| held.client == packet.client);
+        let of_host = held.clone().filter(|held| host(&held.source) == host(&packet.source));
+        if packet.is_from_outside() && of_host.count() >= (room / 2).max(1) || held.count() >= room {
             return Err(frame);
         }
-        self.waiting.push_back(Waiting { frame, packet, end: now.saturating_add(PATIENCE) });
+        let patience = if packet.is_early { EARLY } else { PATIENCE };
+        self.waiting.push_back(Waiting { frame, packet, end: now.saturating_add(patience) });
         Ok(())
     }
+}
+
+/// What one host has in common in the addresses it sends from: in IPv6 any interface identifier may be its own.
+fn host(address: &[u8; 16]) -> &[u8] {
+    if unmapped(*address).is_some() { address } else { &address[..8] }
 }
 
 impl<I: PacketIo> Lane<I> {
