@@ -123,22 +123,22 @@ impl<I: PacketIo> Lane<I> {
         *looked = now;
         for _ in 0..waiting.len() {
             let Some(mut first) = waiting.pop_front() else { break };
-            let (memory, packet) = (io.buffer(&mut first.frame), &first.packet);
-            if packet.is_early && now < first.end && outside::is_early(memory, packet, tables, now) {
-                waiting.push_back(first);
-                continue;
+            let (memory, packet) = (io.buffer(&mut first.frame), &mut first.packet);
+            let next = outside::missing(memory, packet, tables, ways);
+            let is_early = next.is_none() && outside::is_early(memory, packet, tables, now);
+            if is_early && !packet.is_early {
+                // The first fragment may have waited behind it, for the same neighbour.
+                packet.is_early = true;
+                first.end = now.saturating_add(EARLY);
             }
-            match outside::missing(memory, packet, tables, ways) {
-                Some(next) if now < first.end => {
-                    if asks_again {
-                        asks.ask(next);
-                    }
-                    waiting.push_back(first);
+            if now < first.end && (is_early || next.is_some()) {
+                if let Some(next) = next.filter(|_| asks_again) {
+                    asks.ask(next);
                 }
-                _ => {
-                    frames.push(first.frame);
-                    due.push(first.packet);
-                }
+                waiting.push_back(first);
+            } else {
+                frames.push(first.frame);
+                due.push(first.packet);
             }
         }
         let count = frames.len();

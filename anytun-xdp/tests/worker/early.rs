@@ -1,12 +1,14 @@
 //! Fragments that come before the first one of their datagram, which tells a NAT whose they are.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use anytun_common::verdict::Verdict;
+use anytun_xdp::table::ways::Ways;
 
 use super::bench::Bench;
 use super::nat::{KEYS, NAT, fragment, lent, port, send, udp};
-use super::open::{HOST, opened, outside};
+use super::open::{HOST, opened, outside, ways};
 use super::unresolved::turn;
 
 /// The first and the last fragment of a datagram with 64 octets of payload: flags and offset, and what of its payload.
@@ -121,4 +123,21 @@ fn one_host_outside_leaves_room_for_others() {
     let sent = sent(&mut bench, 0, 12);
     let got: Vec<_> = sent.iter().map(|frame| bench.alice.open(frame).1).collect();
     assert_eq!(got, cut((HOST, 53), (alice, 5000), 59));
+}
+
+#[test]
+fn those_that_waited_for_their_neighbour_in_front_of_it_wait_for_it() {
+    let mut bench = opened(KEYS);
+    bench.ways.store(Arc::new(Ways { neighbours: Arc::default(), ..ways() }));
+    let [first, last] = cut((bench.alice.inner, 5000), (HOST, 53), 64);
+    send(&mut bench, false, &last);
+    send(&mut bench, false, &first);
+    assert_eq!(turn(&mut bench, 10), 2);
+    // After longer than a first fragment alone is waited for.
+    assert_eq!(turn(&mut bench, 500), 2);
+    bench.ways.store(Arc::new(ways()));
+    let sent = sent(&mut bench, 1, 501);
+    assert_eq!(sent.len(), 2);
+    let own = port(&sent[0], 14 + 20);
+    assert_eq!(sent.iter().map(|frame| frame[14..].to_vec()).collect::<Vec<_>>(), cut((NAT, own), (HOST, 53), 63));
 }
