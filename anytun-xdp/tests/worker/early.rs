@@ -4,11 +4,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anytun_common::verdict::Verdict;
-use anytun_xdp::table::ways::Ways;
+use anytun_xdp::table::ways::{Exit, Ways};
 
 use super::bench::Bench;
 use super::nat::{KEYS, NAT, fragment, lent, port, send, udp};
 use super::open::{HOST, opened, outside, ways};
+use super::sizes::reassembled;
 use super::unresolved::turn;
 
 /// The first and the last fragment of a datagram with 64 octets of payload: flags and offset, and what of its payload.
@@ -140,4 +141,30 @@ fn those_that_waited_for_their_neighbour_in_front_of_it_wait_for_it() {
     assert_eq!(sent.len(), 2);
     let own = port(&sent[0], 14 + 20);
     assert_eq!(sent.iter().map(|frame| frame[14..].to_vec()).collect::<Vec<_>>(), cut((NAT, own), (HOST, 53), 63));
+}
+
+#[test]
+fn those_that_are_too_large_for_the_way_out_wait_for_it() {
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let exits = ways().exits.iter().map(|(at, exit)| (*at, Exit { mtu: 1000, ..*exit })).collect();
+    bench.ways.store(Arc::new(Ways { exits: Arc::new(exits), ..ways() }));
+    let whole = udp((alice, 5000), (HOST, 53), 64, 2392);
+    let [first, last] =
+        [(0x2000, 20..1220), (150, 1220..2420)].map(|(flags, part)| fragment(alice, HOST, 64, flags, &whole[part]));
+    send(&mut bench, false, &last);
+    assert_eq!(sent(&mut bench, 1, 10).len(), 0);
+    assert_eq!(turn(&mut bench, 80), 1, "it waits");
+    send(&mut bench, false, &first);
+    let out: Vec<_> = sent(&mut bench, 1, 81).iter().map(|frame| frame[14..].to_vec()).collect();
+    assert_eq!(out.len(), 4);
+    let own = port(&out[0], 20);
+    assert_eq!(reassembled(&out), udp((NAT, own), (HOST, 53), 63, 2392)[20..]);
+    // Of a client of whom no first fragment was seen.
+    let of_bob = fragment(bench.bob.inner, HOST, 64, 150, &whole[1220..2420]);
+    send(&mut bench, true, &of_bob);
+    assert_eq!(turn(&mut bench, 1000), 1);
+    assert_eq!(turn(&mut bench, 1099), 1);
+    assert_eq!(turn(&mut bench, 1100), 0, "but not without end");
+    assert_eq!(bench.count(Verdict::NatFragment), 1);
 }
