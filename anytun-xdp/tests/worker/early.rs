@@ -168,3 +168,34 @@ fn those_that_are_too_large_for_the_way_out_wait_for_it() {
     assert_eq!(turn(&mut bench, 1100), 0, "but not without end");
     assert_eq!(bench.count(Verdict::NatFragment), 1);
 }
+
+#[test]
+fn from_a_client_to_another_behind_the_same_nat_they_wait_for_it() {
+    let mut bench = opened(&KEYS.replace(" }", ", filtering = \"endpoint-independent\" }"));
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    let of_bob = lent(&mut bench, true, 6000, 53);
+    // No neighbour outside is needed for that.
+    bench.ways.store(Arc::new(Ways { neighbours: Arc::default(), ..ways() }));
+    let [first, last] = cut((alice, 5000), (NAT, of_bob), 64);
+    send(&mut bench, false, &last);
+    assert_eq!(sent(&mut bench, 1, 10).len(), 0);
+    send(&mut bench, false, &first);
+    let sent = sent(&mut bench, 1, 20);
+    let got: Vec<_> = sent.iter().map(|frame| bench.bob.open(frame).1).collect();
+    assert_eq!(got.len(), 2);
+    let of_alice = port(&got[0], 20);
+    assert_eq!(got, cut((NAT, of_alice), (bob, 6000), 63));
+    assert_eq!((bench.count(Verdict::NatFragment), bench.asks.take().count()), (0, 0));
+}
+
+#[test]
+fn those_of_what_another_behind_the_same_nat_does_not_let_in_do_not_wait() {
+    let mut bench = opened(KEYS);
+    let of_bob = lent(&mut bench, true, 6000, 53);
+    for part in cut((bench.alice.inner, 5000), (NAT, of_bob), 64) {
+        send(&mut bench, false, &part);
+        turn(&mut bench, 10);
+    }
+    assert_eq!(turn(&mut bench, 11), 0);
+    assert_eq!((bench.count(Verdict::NatFiltered), bench.count(Verdict::NatFragment)), (1, 1));
+}
