@@ -105,11 +105,12 @@ pub fn inbound(nat: &Nat, packet: &mut [u8], sums: Sums, now: u64) -> Result<Ins
     Ok(inside)
 }
 
-/// Whether a packet is a fragment without ports whose first fragment did not pass yet: of the client with this account, or
-/// nobody's when it comes from outside. Changes nothing.
+/// Whether a packet is a fragment without ports whose first fragment may pass, but did not yet: of the client with this
+/// account, or nobody's when it comes from outside. Changes nothing.
 pub fn is_early(nat: &Nat, sender: Option<Account>, packet: &[u8], now: u64) -> bool {
     let Ok(view) = view(nat, packet) else { return false };
-    let Some(fragment) = view.fragment.filter(|fragment| !fragment.is_first) else { return false };
+    let later = view.fragment.filter(|fragment| !fragment.is_first && view.may_have_ports());
+    let Some(fragment) = later else { return false };
     let key = fragment_key(nat, sender, &view, fragment);
     if sender.is_some() { nat.outbound_fragment(key, now).is_err() } else { nat.inbound_fragment(key, now).is_err() }
 }

@@ -100,8 +100,12 @@ fn translate<'a>(
 pub fn is_early(tables: &Tables, client: Option<&Client>, packet: &[u8], now: u64) -> bool {
     match client {
         Some(client) => border(client, packet).is_ok_and(|border| match border {
-            Border::Behind(member) => nat::is_early(member.nat(), Some(member.account()), packet, now),
-            Border::Open | Border::Back(_) => false,
+            Border::Open => false,
+            Border::Behind(member) | Border::Back(member) => {
+                // Of what was refused on its way back the first fragment has passed outwards.
+                let is_own = ends(packet).is_some_and(|(source, _)| source != member.nat().address());
+                is_own && nat::is_early(member.nat(), Some(member.account()), packet, now)
+            }
         }),
         None => ends(packet).is_some_and(|(_, destination)| {
             let nats = tables.nats.at(&destination);

@@ -16,7 +16,8 @@ use crate::table::{NOBODY, OUTSIDE};
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Packet {
-    /// The outer address it came from, an IPv4 one mapped; this and the next four are from parse.
+    /// The outer address it came from, or its own source when it came from outside as it is, an IPv4 one mapped; this and
+    /// the next four are from parse.
     pub(super) source: [u8; 16],
     /// The outer port it came from.
     pub(super) source_port: u16,
@@ -72,7 +73,7 @@ impl Packet {
     /// expected stands the EtherType, which is the same, and the header may be anything.
     #[inline]
     pub(super) fn from_outside(network: &Network) -> Option<Self> {
-        let mut packet = Self { client: OUTSIDE, ..Self::default() };
+        let mut packet = Self { source: network.source, client: OUTSIDE, ..Self::default() };
         packet.place_at(network.header.checked_sub(HEADER + PAYLOAD_TYPE)?, network.transport + network.length)?;
         Some(packet)
     }

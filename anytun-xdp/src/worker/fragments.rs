@@ -64,7 +64,8 @@ impl<I: PacketIo> Lane<I> {
         self.seal_fragments(tables, ways, now);
     }
 
-    /// Makes the fragments of a packet, or of what a NAT refuses the error about it. The frame comes back when that cannot be.
+    /// Makes the fragments of a packet, or of what a NAT refuses the error about it, unless the packet has only come before the
+    /// first fragment of its datagram. The frame comes back when that cannot be.
     fn fragment(
         &mut self,
         mut frame: I::Frame,
@@ -73,13 +74,19 @@ impl<I: PacketIo> Lane<I> {
         ways: &Ways,
         now: u64,
     ) -> Result<(), (I::Frame, Verdict)> {
-        let Self { index, io, tally, oversized: Oversized { frames, fragments, .. }, .. } = self;
+        let Self { index, io, tally, oversized: Oversized { frames, fragments, .. }, unresolved, .. } = self;
         let whole = inner(&packet);
         let (head, start) = (packet.start() + HEADER, whole.start);
         let limit = if packet.route.to == OUTSIDE {
             let memory = io.buffer(&mut frame);
             let largest = outside::largest(memory, &packet, tables, ways);
             if let Err(verdict) = outside::cross(memory, &packet, tables, now) {
+                let is_early = verdict == Verdict::NatFragment && outside::is_early(memory, &packet, tables, now);
+                // Once: what has waited in vain comes here again.
+                if is_early && !packet.is_early {
+                    packet.is_early = true;
+                    return unresolved.push(frame, packet, now).map_err(|frame| (frame, verdict));
+                }
                 let Some(kind) = tell(memory, &mut packet, tables, verdict, largest, now) else {
                     return Err((frame, verdict));
                 };

@@ -168,9 +168,11 @@ pub(super) fn largest(memory: &[u8], packet: &Packet, tables: &Tables, ways: &Wa
     way(memory, packet, tables, ways).and_then(Result::ok).map_or(0, |way| way.mtu.into())
 }
 
-/// The way of a packet that leaves an open network; nothing of any other.
+/// The way of a packet that leaves an open network; nothing of any other, or one that goes back.
 fn way(memory: &[u8], packet: &Packet, tables: &Tables, ways: &Ways) -> Option<Result<Way, Wayless>> {
     let inner = memory.get(inner(packet)).filter(|_| packet.route.to == OUTSIDE)?;
-    let border = open_tunnel::border(client_of(tables, packet.client)?, inner).ok()?;
-    Some(open_tunnel::way(ways, border, inner))
+    match open_tunnel::border(client_of(tables, packet.client)?, inner).ok()? {
+        Border::Back(_) => None,
+        border => Some(open_tunnel::way(ways, border, inner)),
+    }
 }

@@ -89,17 +89,17 @@ fn lay_out(
     let plain = PAYLOAD_TYPE + length as usize;
     let total = head + HEADER + plain + client.keys.tag();
     let from = packet.start();
-    packet.is_halved = false;
+    let mut is_halved = false;
     if length as usize > room.inner() {
         // An IPv6 packet of a size that every link has to take is cut outside (RFC 2473 §7.2 b): in IPv4 by the router that
         // told of the path, in IPv6 here.
         let payload_type = memory.get(from + HEADER..).and_then(<[u8]>::first_chunk).copied();
         let small = payload_type == Some(ethernet::IPV6.to_be_bytes()) && length as usize <= ipv6::LEAST_MTU;
-        packet.is_halved = !endpoint.is_v4();
         let leaves = if endpoint.is_v4() { room.leaves(length as usize) } else { room.interface >= ipv6::LEAST_MTU };
         if !small || !leaves {
             return Err(end(Verdict::TooBig));
         }
+        is_halved = !endpoint.is_v4();
         dont_fragment = false;
     }
     if total > memory.len() {
@@ -124,6 +124,8 @@ fn lay_out(
     packet.place_at(head, total).ok_or(end(Verdict::TooBig))?;
     packet.header = Header { sequence, sender, mux: client.mux };
     packet.slot = endpoint.slot();
+    // Not before: a packet that is not laid out may yet be answered, in a frame that is not cut.
+    packet.is_halved = is_halved;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use anytun_common::verdict::Verdict;
+use anytun_common::wire::unmapped;
 
 use super::batch::{End, Packet};
 use super::io::PacketIo;
@@ -17,8 +18,11 @@ use crate::table::ways::Ways;
 const WAITING: usize = BATCH;
 const _: () = assert!(WAITING <= BATCH, "all may go on at once");
 
-/// How long one waits, in milliseconds: the kernel asks a neighbour once a second. Fragments overtake each other by less.
+/// How long one waits for its next hop, in milliseconds: the kernel asks a neighbour once a second.
 const PATIENCE: u64 = 1000;
+
+/// How long one waits for its first fragment, in milliseconds: they overtake each other by less.
+const EARLY: u64 = 100;
 
 /// How often the kernel is asked again, in milliseconds, should a question have been lost.
 const AGAIN: u64 = 100;
@@ -59,16 +63,24 @@ impl<F> Default for Unresolved<F> {
 
 impl<F> Unresolved<F> {
     /// Takes a packet. One sender may have as many waiting as there is room left, so whoever sends to many hosts that are not
-    /// there leaves room for others, and all outside together leaves half; the frame of a packet that finds none comes back.
+    /// there leaves room for others, and all outside together leaves half; one host outside may have half as many as there is
+    /// room left. The frame of a packet that finds none comes back.
     pub(super) fn push(&mut self, frame: F, packet: Packet, now: u64) -> Result<(), F> {
         let room = WAITING.saturating_sub(self.waiting.len());
-        let held = self.waiting.iter().filter(|waiting| waiting.packet.client == packet.client).count();
-        if held >= room {
+        let held = self.waiting.iter().map(|waiting| &waiting.packet).filter(|held| held.client == packet.client);
+        let of_host = held.clone().filter(|held| host(&held.source) == host(&packet.source));
+        if packet.is_from_outside() && of_host.count() >= (room / 2).max(1) || held.count() >= room {
             return Err(frame);
         }
-        self.waiting.push_back(Waiting { frame, packet, end: now.saturating_add(PATIENCE) });
+        let patience = if packet.is_early { EARLY } else { PATIENCE };
+        self.waiting.push_back(Waiting { frame, packet, end: now.saturating_add(patience) });
         Ok(())
     }
+}
+
+/// What one host has in common in the addresses it sends from: in IPv6 any interface identifier may be its own.
+fn host(address: &[u8; 16]) -> &[u8] {
+    if unmapped(*address).is_some() { address } else { &address[..8] }
 }
 
 impl<I: PacketIo> Lane<I> {
@@ -111,22 +123,22 @@ impl<I: PacketIo> Lane<I> {
         *looked = now;
         for _ in 0..waiting.len() {
             let Some(mut first) = waiting.pop_front() else { break };
-            let (memory, packet) = (io.buffer(&mut first.frame), &first.packet);
-            if packet.is_early && now < first.end && outside::is_early(memory, packet, tables, now) {
-                waiting.push_back(first);
-                continue;
+            let (memory, packet) = (io.buffer(&mut first.frame), &mut first.packet);
+            let next = outside::missing(memory, packet, tables, ways);
+            let is_early = next.is_none() && outside::is_early(memory, packet, tables, now);
+            if is_early && !packet.is_early {
+                // The first fragment may have waited behind it, for the same neighbour.
+                packet.is_early = true;
+                first.end = now.saturating_add(EARLY);
             }
-            match outside::missing(memory, packet, tables, ways) {
-                Some(next) if now < first.end => {
-                    if asks_again {
-                        asks.ask(next);
-                    }
-                    waiting.push_back(first);
+            if now < first.end && (is_early || next.is_some()) {
+                if let Some(next) = next.filter(|_| asks_again) {
+                    asks.ask(next);
                 }
-                _ => {
-                    frames.push(first.frame);
-                    due.push(first.packet);
-                }
+                waiting.push_back(first);
+            } else {
+                frames.push(first.frame);
+                due.push(first.packet);
             }
         }
         let count = frames.len();

@@ -5,13 +5,17 @@ use std::sync::Arc;
 
 use anytun_common::classify::classify;
 use anytun_common::verdict::Verdict;
+use anytun_common::wire::{checksum, mapped};
 use anytun_xdp::satp::{Header, Role};
+use anytun_xdp::table::ways::{Action, Family, Fate, Hop, Neighbour, Next, Route, Routes, Rule, Ways};
 use anytun_xdp::table::{Host, Tables};
 use anytun_xdp::worker::datagram::{enclose, head};
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
 
 use super::bench::{Bench, CONFIG, host, parse};
+use super::open::{ETH1, GATEWAY, HOST, MACS, outside, ways};
+use super::sizes::whole;
 
 /// The service, and where bob is.
 const SERVICE: &str = "[2001:db8::53]:4444";
@@ -24,9 +28,14 @@ const LINK: usize = 14;
 
 /// A bench on which bob is reached over IPv6, by an interface with this MTU.
 fn bench(mtu: usize, frames: usize) -> Bench {
+    bench_with("", mtu, frames)
+}
+
+/// The same with more keys for the network.
+fn bench_with(keys: &str, mtu: usize, frames: usize) -> Bench {
     let mut bench = Bench::introduced(Kernel::default(), frames);
     let text = CONFIG
-        .replace("[[network]]\nname = \"office\"", &format!("{SIX}[[network]]\nname = \"office\""))
+        .replace("[[network]]\nname = \"office\"", &format!("{SIX}[[network]]\nname = \"office\"\n{keys}"))
         .replace("name = \"alice\"\n", "name = \"alice\"\nservice = \"anycast\"\n")
         .replace("name = \"bob\"\n", "name = \"bob\"\nservice = \"six\"\n")
         .replace("name = \"carol\"\n", "name = \"carol\"\nservice = \"anycast\"\n")
@@ -54,9 +63,14 @@ const SIX: &str = "[[service]]\nname = \"six\"\naddress = \"2001:db8::53\"\nport
 
 /// An inner IPv6 packet of alice's for bob.
 fn inner(hops: u8, length: usize) -> Vec<u8> {
+    inner_from("2001:db8:9::11", hops, length)
+}
+
+/// An inner IPv6 packet for bob.
+fn inner_from(source: &str, hops: u8, length: usize) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0, ((length - 40) >> 8) as u8, (length - 40) as u8, 253, hops];
-    for last in ["2001:db8:9::11", "2001:db8:9::12"] {
-        packet.extend_from_slice(&last.parse::<Ipv6Addr>().expect("an address").octets());
+    for address in [source, "2001:db8:9::12"] {
+        packet.extend_from_slice(&address.parse::<Ipv6Addr>().expect("an address").octets());
     }
     packet.extend((packet.len()..length).map(|at| at as u8 ^ (at >> 8) as u8));
     packet
@@ -194,4 +208,62 @@ fn without_a_frame_for_the_second_half_a_packet_is_lost_whole() {
     send(&mut bench, &inner(64, LEAST));
     assert_eq!((bench.sent(1).len(), bench.count(Verdict::TxRingFull)), (0, 1));
     assert_eq!(bench.count(Verdict::Forwarded), 0);
+}
+
+/// The ways of both families out of port 1, by one gateway.
+fn ways_of_both() -> Ways {
+    let Ways { exits, .. } = ways();
+    let gateways: [_; 2] = [mapped(GATEWAY), GATEWAY_SIX.octets()];
+    let table = Action::Table(254, None);
+    let rule = |family| Rule { priority: 0, family, from: None, to: None, more: false, action: table };
+    let route = |(prefix, gateway): (&str, _)| Route {
+        table: 254,
+        prefix: prefix.parse().expect("a prefix"),
+        metric: 0,
+        fate: Fate::Hops(vec![Hop { ifindex: ETH1, gateway: Some(gateway), weight: 1 }]),
+        mtu: 0,
+    };
+    let routes = ["0.0.0.0/0", "::/0"].into_iter().zip(gateways).map(route).collect();
+    let neighbour = |address| (Next { ifindex: ETH1, address }, Neighbour::new(MACS[0]));
+    Ways {
+        routes: Arc::new(Routes::new([Family::V4, Family::V6].map(rule).to_vec(), routes)),
+        exits,
+        neighbours: Arc::new(gateways.map(neighbour).into()),
+    }
+}
+
+const GATEWAY_SIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
+
+#[test]
+fn a_host_outside_is_told_in_one_packet_of_what_is_too_large_for_who_is_reached_over_ipv6() {
+    let mut bench = bench_with("open = \"routed\"", 1500, 512);
+    bench.ways.store(Arc::new(ways_of_both()));
+    let host = "2001:db8:3::7";
+    let of_v4 = |hops| whole(super::bench::inner(HOST, bench.bob.inner, hops, 1500));
+    let of_v6 = |hops| inner_from(host, hops, 1500);
+    let (v4, v6) = (outside(&of_v4(64)), [&outside(&[])[..12], &[0x86, 0xdd], &of_v6(64)].concat());
+    let quoted = (of_v4(63), of_v6(63));
+    let largest = ((1500 - AROUND) as u16).to_be_bytes();
+
+    bench.arrive(1, &v4);
+    let sent = bench.sent(1);
+    assert_eq!((sent.len(), bench.count(Verdict::TxRingFull)), (1, 0));
+    let (link, error) = sent[0].split_at(LINK);
+    assert_eq!((&link[..6], &link[6..12], &link[12..]), (&MACS[0][..], &MACS[1][..], &[0x08, 0][..]));
+    // Fragmentation needed (RFC 792, RFC 1191 §4).
+    assert_eq!((error[9], &error[20..22], &error[26..28]), (1, &[3, 4][..], &largest[..]));
+    assert_eq!((&error[16..20], checksum::of(&error[20..])), (&HOST.octets()[..], 0));
+    assert_eq!(error[28..], quoted.0[..error.len() - 28]);
+
+    bench.arrive(1, &v6);
+    let sent = bench.sent(1);
+    assert_eq!((sent.len(), bench.count(Verdict::TxRingFull)), (1, 0));
+    let (link, error) = sent[0].split_at(LINK);
+    assert_eq!((&link[..6], &link[6..12], &link[12..]), (&MACS[0][..], &MACS[1][..], &[0x86, 0xdd][..]));
+    // Packet too big (RFC 4443 §3.2).
+    assert_eq!((error[6], &error[40..42], &error[46..48]), (58, &[2, 0][..], &largest[..]));
+    assert_eq!(error[24..40], host.parse::<Ipv6Addr>().expect("an address").octets());
+    assert_eq!(error.len(), LEAST);
+    assert_eq!(error[48..], quoted.1[..LEAST - 48]);
+    assert_eq!(bench.count(Verdict::TooBig), 2);
 }

@@ -397,6 +397,31 @@ fn rfc4787_req14_fragments_follow_their_first() {
     }
 }
 
+/// What no NAT ever translates is not early: its first fragment will be refused.
+#[test]
+fn only_fragments_of_what_may_be_translated_are_early() {
+    // ICMP 1, TCP 6, UDP 17, GRE 47, ESP 50, ICMPv6 58, no next header 59, destination options 60 (IANA).
+    for (family, early, refused) in
+        [(V4, vec![1, 6, 17], vec![47, 50, 58, 59, 60]), (V6, vec![6, 17, 58, 60], vec![1, 47, 50, 59])]
+    {
+        let nat = family.nat("20000-29999");
+        let member = nat.admit().expect("an account");
+        let body = udp(5000, 53, b"a datagram too long for one packet");
+        let of = |protocol: u8, is_out: bool| {
+            let (from, to) = if is_out { (family.clients[0], family.server) } else { (family.server, family.nat) };
+            let mut whole = packet(from, to, &body);
+            whole[if family.is_v4 { 9 } else { 6 }] = protocol;
+            let [_, second] = if family.is_v4 { fragments(&whole, 16) } else { fragments_v6(&whole, 16) };
+            let sender = is_out.then(|| member.account());
+            is_early(&nat, sender, &second, 0)
+        };
+        for is_out in [true, false] {
+            assert!(early.iter().all(|protocol| of(*protocol, is_out)), "{early:?}");
+            assert!(!refused.iter().any(|protocol| of(*protocol, is_out)), "{refused:?}");
+        }
+    }
+}
+
 /// Of another client, with the same addresses.
 #[test]
 fn fragments_of_one_client_do_not_let_pass_those_of_another() {

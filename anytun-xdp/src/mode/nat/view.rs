@@ -155,6 +155,16 @@ impl View {
         self.fragment.is_some_and(|fragment| !fragment.is_first)
     }
 
+    /// Whether the datagram is one that has ports or an identifier, as far as any of its fragments says: in IPv6 options may
+    /// stand before them in the first (RFC 8200 §4.5).
+    pub(super) fn may_have_ports(&self) -> bool {
+        match self.protocol {
+            udp::PROTOCOL | TCP => true,
+            HOP_BY_HOP | DESTINATION_OPTIONS => !self.is_v4,
+            _ => self.is_icmp(),
+        }
+    }
+
     /// Whether it is ICMP of its family.
     pub(super) fn is_icmp(&self) -> bool {
         self.protocol == if self.is_v4 { ICMP } else { ICMPV6 }
