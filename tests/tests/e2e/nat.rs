@@ -28,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("nat/download-with-checksums-made-by-the-sender", || download(0, false)),
         case("nat/errors-from-outside-reach-their-client", errors),
         case("nat/20000-flows-of-50-clients", flows),
+        case("nat/who-opens-ports-without-end-hits-a-limit-and-hurts-nobody", greedy),
     ]
 }
 
@@ -99,27 +100,7 @@ const WINDOW: usize = 100;
 
 /// Each of 20,000 flows is seen outside under a port of its own, and each answer finds its client and port.
 fn flows() -> Result<()> {
-    let lab = Lab::new(Layout::default())?;
-    let mut config = lab.config();
-    config.network = KEYS.to_owned();
-    config.clients = (1..=CLIENTS).map(flow_client).collect();
-    let node = Node::start(&node::program()?, &lab.node, lab.directory(), &config)?;
-    let outside: Ipv4Addr = OUTSIDE[0].parse()?;
-    let echo = Echo::start(&lab, (outside, ECHO).into())?;
-    let outlet = Outlet::bind(lab.client(Who::Alice), [198, 51, 100, 1].into(), PORT)?;
-    let forger = |number: u16| Forger::new(&flow_client(number).crypto, number, (ANYCAST, PORT).into());
-    let forgers: Vec<Forger> = (1..=CLIENTS).map(forger).collect();
-    // The kernel has to find the way out first.
-    let mut sequence = 0;
-    until("the host outside answers", PATIENCE, || {
-        sequence += 1;
-        outlet.send(
-            &forgers[0].seal(sequence, IPV4, &udp((address(1), FIRST), (outside, ECHO), &tag(1, FIRST))),
-            forgers[0].service(),
-        )?;
-        thread::sleep(Duration::from_millis(20));
-        Ok(outlet.waiting()?.map(drop))
-    })?;
+    let Crowd { lab: _lab, node, outside, echo, outlet, forgers, mut sequence } = Crowd::new(CLIENTS)?;
     for round in 0..2 {
         let mut missing = HashSet::new();
         for port in FIRST..FIRST + FLOWS {
@@ -146,6 +127,95 @@ fn flows() -> Result<()> {
     let nat = status.nats.first().context("status shows no NAT")?;
     ensure!((nat.mappings, nat.sessions) == (clients * flows, clients * flows), "{nat:?}");
     status.ensure_ledgers_hold()
+}
+
+/// Ports that a client may have when nothing is said.
+const PORTS: u16 = 1024;
+
+/// One client sends from three times as many ports as it may have and is told so; another one, meanwhile, has all of its own.
+fn greedy() -> Result<()> {
+    /// Ports of the quiet client, and after how many of the other one each has its turn.
+    const QUIET: u16 = 100;
+    const EACH: u16 = 3 * PORTS / QUIET;
+    let Crowd { lab: _lab, node, outside, echo, outlet, forgers, mut sequence } = Crowd::new(2)?;
+    let [greedy, quiet] = &forgers[..] else { bail!("two clients") };
+    let mut told = 0;
+    for port in FIRST..FIRST + 3 * PORTS {
+        sequence += 1;
+        let packet = udp((address(1), port), (outside, ECHO), &tag(1, port));
+        outlet.send(&greedy.seal(sequence, IPV4, &packet), greedy.service())?;
+        let number = port - FIRST;
+        if !number.is_multiple_of(EACH) || number / EACH >= QUIET {
+            continue;
+        }
+        let port = FIRST + number / EACH;
+        let packet = udp((address(2), port), (outside, ECHO), &tag(2, port));
+        outlet.send(&quiet.seal(sequence, IPV4, &packet), quiet.service())?;
+        // What is for the other one comes in between: its answers, and errors (RFC 792: 3, 1 is host unreachable).
+        loop {
+            let packet = outlet.receive().with_context(|| format!("the quiet client's port {port} has no answer"))?;
+            if packet[6..8] == 1_u16.to_be_bytes() {
+                let inner = greedy.open(&packet)?;
+                told += u32::from(inner[9] == 1 && inner[20..22] == [3, 1]);
+                continue;
+            }
+            let inner = quiet.open(&packet)?;
+            ensure!(inner[20..24] == [ECHO.to_be_bytes(), port.to_be_bytes()].concat(), "not the answer: {inner:02x?}");
+            break;
+        }
+    }
+    ensure!(told > 0, "nobody told the client that it has no more ports");
+    let status = until("every packet has a verdict", PATIENCE, || {
+        let status = node.status()?;
+        let limited = status.client("client1")?.drops.get("nat-limit").copied();
+        Ok((limited == Some(u64::from(2 * PORTS))).then_some(status))
+    })?;
+    ensure!(status.client("client2")?.drops.is_empty(), "{:?}", status.client("client2")?.drops);
+    let nat = status.nats.first().context("status shows no NAT")?;
+    ensure!(nat.mappings == u64::from(PORTS + QUIET), "{nat:?}");
+    let seen = echo.finish()?;
+    ensure!(seen.len() == usize::from(PORTS + QUIET), "{} ports were seen outside", seen.len());
+    status.ensure_ledgers_hold()
+}
+
+/// Clients of a NAT that all are at one outer address, and a host outside that answers.
+struct Crowd {
+    node: Node,
+    outside: Ipv4Addr,
+    echo: Echo,
+    outlet: Outlet,
+    forgers: Vec<Forger>,
+    /// The last sequence number that was used, for all alike.
+    sequence: u32,
+    lab: Lab,
+}
+
+impl Crowd {
+    /// So many clients. The first one has a flow from its port [`FIRST`].
+    fn new(clients: u16) -> Result<Self> {
+        let lab = Lab::new(Layout::default())?;
+        let mut config = lab.config();
+        config.network = KEYS.to_owned();
+        config.clients = (1..=clients).map(flow_client).collect();
+        let node = Node::start(&node::program()?, &lab.node, lab.directory(), &config)?;
+        let outside: Ipv4Addr = OUTSIDE[0].parse()?;
+        let echo = Echo::start(&lab, (outside, ECHO).into())?;
+        let outlet = Outlet::bind(lab.client(Who::Alice), [198, 51, 100, 1].into(), PORT)?;
+        let forger = |number: u16| Forger::new(&flow_client(number).crypto, number, (ANYCAST, PORT).into());
+        let forgers: Vec<Forger> = (1..=clients).map(forger).collect();
+        // The kernel has to find the way out first.
+        let mut sequence = 0;
+        until("the host outside answers", PATIENCE, || {
+            sequence += 1;
+            outlet.send(
+                &forgers[0].seal(sequence, IPV4, &udp((address(1), FIRST), (outside, ECHO), &tag(1, FIRST))),
+                forgers[0].service(),
+            )?;
+            thread::sleep(Duration::from_millis(20));
+            Ok(outlet.waiting()?.map(drop))
+        })?;
+        Ok(Self { node, outside, echo, outlet, forgers, sequence, lab })
+    }
 }
 
 /// Takes the next answer, which has to be one that is missing, or a late one of the round before.
