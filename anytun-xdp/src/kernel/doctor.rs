@@ -5,6 +5,7 @@ mod limits;
 mod ports;
 
 use std::fmt;
+use std::fs;
 use std::num::NonZero;
 use std::path::Path;
 use std::thread;
@@ -109,6 +110,11 @@ fn devices(config: &Config) -> Option<Finding> {
 /// Looks at the host and at the interfaces of a configuration.
 pub fn examine(interfaces: &[Interface]) -> Vec<Finding> {
     look(interfaces).0
+}
+
+/// A setting of the kernel as sysctl(8) names it; nothing in a namespace that does not have it.
+fn setting(name: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()
 }
 
 /// The findings, and how many workers there would be.

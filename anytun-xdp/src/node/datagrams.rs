@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anytun_common::backlog::bucket;
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::Header;
 use anytun_common::wire::{ethernet, unmapped};
@@ -105,8 +104,6 @@ pub(super) struct Datagrams {
     /// Octets of the largest frame that workers can hold.
     octets: usize,
     /// Keeps a sender from choosing whose share it uses up.
-    seed: u64,
-    /// Spreads senders over the workers.
     key: RandomState,
 }
 
@@ -114,12 +111,7 @@ impl Datagrams {
     /// For workers with these sockets.
     pub(super) fn new(workers: &[WorkerView]) -> Self {
         let rooms = workers.iter().flat_map(|worker| &worker.ports).map(|port| port.frame_room as usize);
-        Self {
-            workers: Vec::new(),
-            octets: rooms.min().unwrap_or(0),
-            seed: RandomState::new().hash_one(0_u8),
-            key: RandomState::new(),
-        }
+        Self { workers: Vec::new(), octets: rooms.min().unwrap_or(0), key: RandomState::new() }
     }
 
     /// Adds a worker, which `waker` wakes; returns its end.
@@ -165,7 +157,7 @@ impl Datagrams {
         parcel.set(Way::Service, length);
         let network = parcel.packet().get(ethernet::HEADER..).unwrap_or_default();
         let place = flow(network, &self.key) as usize % self.workers.len().max(1);
-        let sender = sender(arrived.from, parcel.packet(), head, self.seed);
+        let sender = sender(arrived.from, parcel.packet(), head, &self.key);
         let sent = self.workers.get_mut(place).map(|worker| worker.send(parcel, sender));
         count(match sent {
             Some(Ok(())) => &sockets.taken,
@@ -176,15 +168,10 @@ impl Datagrams {
     }
 }
 
-/// A number of whoever sent a datagram whose payload begins at `head`: of its outer address and port and its MUX, as for the
-/// XDP program.
-fn sender(from: SocketAddr, frame: &[u8], head: usize, seed: u64) -> u32 {
+/// A number of whoever sent a datagram whose payload begins at `head`: of its outer address and port and its MUX.
+fn sender(from: SocketAddr, frame: &[u8], head: usize, key: &RandomState) -> u32 {
     let mux = Header::read(frame, head).map_or(0, |header| header.mux);
-    let address = match from.ip() {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
-    };
-    bucket(&address.octets(), from.port(), mux, seed)
+    key.hash_one((from.ip(), from.port(), mux)) as u32
 }
 
 #[cfg(test)]
@@ -193,12 +180,13 @@ mod tests {
 
     #[test]
     fn senders_are_told_apart_by_address_port_and_mux_and_by_nothing_else() {
+        let keys: Vec<RandomState> = (0..64).map(|_| RandomState::new()).collect();
         let number = |from: &str, mux: u8, sequence: u8| {
             let from: SocketAddr = from.parse().expect("an address");
             let head = head(from.is_ipv4());
             let mut frame = vec![0; head];
             frame.extend_from_slice(&[0, 0, 0, sequence, 0, 7, 0, mux]);
-            (0..64).map(|seed| sender(from, &frame, head, seed)).collect::<Vec<_>>()
+            keys.iter().map(|key| sender(from, &frame, head, key) as u8).collect::<Vec<_>>()
         };
         for (one, port, address) in [
             ("198.51.100.7:4444", "198.51.100.7:4445", "198.51.100.8:4444"),
@@ -211,6 +199,6 @@ mod tests {
             }
         }
         // What is too short to have a MUX is somebody's, too.
-        sender("198.51.100.7:4444".parse().expect("an address"), &[0; 42], 42, 1);
+        sender("198.51.100.7:4444".parse().expect("an address"), &[0; 42], 42, &keys[0]);
     }
 }

@@ -1,9 +1,6 @@
 //! Limits of the kernel that can be reached from outside.
 
-use std::fs;
-use std::path::Path;
-
-use super::Finding;
+use super::{Finding, setting};
 
 /// Limits of the memory in which the kernel puts fragments together, in octets (Documentation/networking/ip-sysctl.rst).
 const FRAGMENTS: [&str; 2] = ["net.ipv4.ipfrag_high_thresh", "net.ipv6.ip6frag_high_thresh"];
@@ -18,18 +15,16 @@ const MANY_NEIGHBOURS: u64 = 16 * FEW_NEIGHBOURS;
 
 /// Whether there is memory for outer fragments.
 pub(super) fn fragments() -> impl Iterator<Item = Finding> {
-    FRAGMENTS.into_iter().filter_map(|limit| small(limit, setting(limit)?))
+    FRAGMENTS.into_iter().filter_map(|limit| small(limit, number(limit)?))
 }
 
 /// Whether there is room for the neighbours of an open network.
 pub(super) fn neighbours() -> impl Iterator<Item = Finding> {
-    NEIGHBOURS.into_iter().filter_map(|limit| few(limit, setting(limit)?))
+    NEIGHBOURS.into_iter().filter_map(|limit| few(limit, number(limit)?))
 }
 
-/// A number among the settings of the kernel; nothing in a namespace that does not have it.
-fn setting(name: &str) -> Option<u64> {
-    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+fn number(name: &str) -> Option<u64> {
+    setting(name)?.trim().parse().ok()
 }
 
 fn small(limit: &str, octets: u64) -> Option<Finding> {
@@ -70,6 +65,6 @@ mod tests {
         assert_eq!(few(NEIGHBOURS[0], MANY_NEIGHBOURS), None, "its own command mends it");
         let low = few(NEIGHBOURS[0], FEW_NEIGHBOURS).unwrap();
         assert!(low.mend.unwrap().contains("`sysctl -w net.ipv4.neigh.default.gc_thresh3=16384`"));
-        assert_eq!(setting("net.none"), None);
+        assert_eq!(number("net.none"), None);
     }
 }

@@ -1,13 +1,12 @@
 //! Ports that the kernel gives to programs of the host, and those that NATs have of its addresses.
 
-use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::ops::RangeInclusive;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
-use super::Finding;
+use super::{Finding, setting};
 use crate::config::{Config, Nat};
 
 /// Whence the kernel takes the port of a socket that is bound to none, and what it leaves out
@@ -19,7 +18,7 @@ const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
 pub(super) fn nats(config: &Config) -> Vec<Finding> {
     let nats = config.networks.iter().flat_map(|network| network.open.nats().map(|nat| (&*network.name, nat)));
     let own: Vec<_> = nats.filter(|(_, nat)| is_of_host(nat.address)).collect();
-    match (own.is_empty(), read(LENT), read(RESERVED)) {
+    match (own.is_empty(), setting(LENT), setting(RESERVED)) {
         (false, Some(lent), Some(reserved)) => shared(&own, &lent, &reserved),
         _ => Vec::new(),
     }
@@ -29,7 +28,7 @@ pub(super) fn nats(config: &Config) -> Vec<Finding> {
 /// it; then what interfaces have is looked at.
 fn is_of_host(address: IpAddr) -> bool {
     let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-    if read(&format!("net.{family}.ip_nonlocal_bind")).is_none_or(|allowed| allowed.trim() == "0") {
+    if setting(&format!("net.{family}.ip_nonlocal_bind")).is_none_or(|allowed| allowed.trim() == "0") {
         return UdpSocket::bind((address, 0)).is_ok();
     }
     let mut interfaces = getifaddrs().into_iter().flatten();
@@ -42,10 +41,6 @@ fn is(has: &SockaddrStorage, address: IpAddr) -> bool {
         IpAddr::V4(address) => has.as_sockaddr_in().is_some_and(|has| has.ip() == address),
         IpAddr::V6(address) => has.as_sockaddr_in6().is_some_and(|has| has.ip() == address),
     }
-}
-
-fn read(setting: &str) -> Option<String> {
-    fs::read_to_string(format!("/proc/sys/{}", setting.replace('.', "/"))).ok()
 }
 
 /// Those of `nats`, each with the name of its network, that have ports which are `lent` and not `reserved`, as the kernel writes
