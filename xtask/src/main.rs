@@ -55,7 +55,7 @@ enum Task {
     ///
     /// Builds the programs optimised, asks for the peers (nginx, socat, coturn, nftables) where they are missing and goes
     /// without those that cannot be had. `cargo xtask bench --help` lists its options, among them --quick, --only,
-    /// --sizes, --rounds, --profile, --json FILE and --docs.
+    /// --sizes, --rounds, --rates, --profile, --dry-run, --json FILE and --docs.
     #[command(disable_help_flag = true)]
     Bench {
         /// Options of the benchmark.
@@ -114,9 +114,6 @@ fn run(task: Task) -> Result<()> {
         Task::Test(Test { vm: true, .. }) => vm::test(),
         Task::Test(Test { soak: true, .. }) => workspace::soak(),
         Task::Test(Test { filters, .. }) => workspace::test(&filters),
-        Task::Bench { arguments } => {
-            setup::setup_benchmark();
-            workspace::bench(&arguments)
-        }
+        Task::Bench { arguments } => workspace::bench(&arguments),
     }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Error, Result, bail};
 
-use crate::privilege;
+use crate::{privilege, setup};
 
 /// The environment variable in which the end-to-end tests find the node.
 const NODE: &str = "ANYTUN_XDP";
@@ -68,11 +68,19 @@ pub(crate) fn demonstrate(duration: Option<&str>) -> Result<()> {
 
 /// Runs the benchmark in place of this process.
 pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
-    let (node, generator) = (build_node(true)?, build_generator(true)?);
     succeed(cargo("build").args(["--release", "--package", END_TO_END, "--bin", "bench", "--bin", "reflector"]))?;
+    let program = profile_dir("release")?.join("bench");
+    let is_question = |argument: &OsString| ["-h", "--help", "--dry-run"].iter().any(|one| argument == one);
+    if arguments.iter().any(is_question) {
+        return become_program(Command::new(program).args(arguments));
+    }
+    // Wrong options are not to be found after minutes of other work.
+    succeed(Command::new(&program).args(arguments).arg("--dry-run"))?;
+    setup::setup_benchmark();
+    let (node, generator) = (build_node(true)?, build_generator(true)?);
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let (crypto, pipeline) = (measure("crypto", quick)?, measure("pipeline", quick)?);
-    let mut bench = privilege::as_root(profile_dir("release")?.join("bench"));
+    let mut bench = privilege::as_root(program);
     bench
         .arg("--node")
         .arg(node)

@@ -36,11 +36,15 @@ pub(crate) fn test() -> Result<()> {
         }
     };
     println!("vm: QEMU {}, Linux {}", qemu.version().unwrap_or_default(), kernel.release);
-    let node = workspace::build_node(true)?;
+    let (node, generator) = (workspace::build_node(true)?, workspace::build_generator(true)?);
     let guest = workspace::build_guest()?;
     let directory = workspace::vm_dir()?;
     let initramfs = directory.join("initramfs");
-    let octets = payload::pack(&guest, &node, &kernel, &directory)?;
+    let octets = payload::pack(
+        &[("/init", &guest), ("/bin/anytun-xdp", &node), ("/bin/anytun-gen", &generator)],
+        &kernel,
+        &directory,
+    )?;
     fs::write(&initramfs, octets).with_context(|| initramfs.display().to_string())?;
     machine::NICS.iter().try_for_each(|nics| machine::run(&qemu, &kernel, &initramfs, nics))
 }

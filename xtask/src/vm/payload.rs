@@ -1,4 +1,4 @@
-//! What the virtual machine boots into: the guest as its first process, the node, what both need, and kernel modules.
+//! What the virtual machine boots into: the guest as its first process, the node, the generator, what they need, and kernel modules.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -19,22 +19,22 @@ const MODULES: [&str; 3] = ["virtio_net", "igb", "xsk_diag"];
 /// Where the guest looks for modules; it loads them in the order of their names.
 const MODULE_DIR: &str = "/modules";
 
-/// Packs it all.
+/// Packs it all: `own` programs, each with the place where it is to be, and what is needed besides.
 ///
 /// # Errors
 /// When a program or a module is missing or cannot be read.
-pub(crate) fn pack(guest: &Path, node: &Path, kernel: &Kernel, work: &Path) -> Result<Vec<u8>> {
+pub(crate) fn pack(own: &[(&str, &Path)], kernel: &Kernel, work: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["/dev", "/proc", "/run", "/sys", "/tmp"] {
         archive.directory(Path::new(directory))?;
     }
     let mut libraries = BTreeSet::new();
-    let own = [("/init", guest), ("/bin/anytun-xdp", node)].map(|(at, path)| (PathBuf::from(at), path.to_owned()));
+    let own = own.iter().map(|(at, path)| (PathBuf::from(at), path.to_path_buf()));
     let tools = TOOLS.into_iter().map(|tool| {
         let path = program(tool).with_context(|| format!("this host has no {tool}"))?;
         Ok((Path::new("/bin").join(tool), path))
     });
-    for (at, path) in own.into_iter().chain(tools.collect::<Result<Vec<_>>>()?) {
+    for (at, path) in own.chain(tools.collect::<Result<Vec<_>>>()?) {
         libraries.extend(libraries_of(&path)?);
         archive.file(&at, &without_symbols(&path, work)?)?;
     }

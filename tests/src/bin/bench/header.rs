@@ -35,6 +35,8 @@ pub(crate) struct Header {
     pub(crate) repeated: u32,
     /// Runs that had to be taken although something else did.
     pub(crate) disturbed: u32,
+    /// Whether it was ended before all of it was measured.
+    pub(crate) interrupted: bool,
     /// Programs compared with, and their versions.
     pub(crate) versions: Vec<String>,
     /// Who is not in the table, and why.
@@ -69,6 +71,7 @@ impl Header {
             ),
             repeated: 0,
             disturbed: 0,
+            interrupted: false,
             versions: versions(&plan.subjects),
             left_out: Vec::new(),
         }
@@ -88,6 +91,9 @@ impl Header {
             ("disturbed", format!("{} runs repeated because of other load, {} kept", self.repeated, self.disturbed)),
             ("versions", self.versions.join("; ")),
         ];
+        if self.interrupted {
+            lines.push(("incomplete", "interrupted; what follows was measured until then".to_owned()));
+        }
         lines.extend(self.left_out.iter().map(|line| ("left out", line.clone())));
         lines
     }

@@ -53,7 +53,8 @@ const HOST: u8 = 3;
 /// Measures relays side by side in network namespaces that are removed at the end: packets a second at the peak, without
 /// loss and in overload, processor time of a packet, round trips.
 ///
-/// Subjects take turns, round by round. Progress goes to stderr, the tables to stdout. Ctrl-C ends it and tidies up.
+/// Subjects take turns, round by round. Progress goes to stderr, the tables to stdout. Ctrl-C ends it, tidies up and shows
+/// what was measured until then, which --json has, too, but not --docs.
 /// Nothing else should run beside it: a run during which something else used more than a tenth of a processor is
 /// repeated.
 #[derive(Parser)]
@@ -71,12 +72,18 @@ struct Arguments {
     /// Sample where the time of the node goes at its peak (perf), which the whole does without being asked
     #[arg(long)]
     profile: bool,
+    /// Nothing but packets a second and processor time: no search for the lossless rate, no round trips, no checks
+    #[arg(long, conflicts_with = "profile")]
+    rates: bool,
     /// How often each is measured [default: 5, or 3 with --quick]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
     /// How the generator sends: xdp is several times as fast, xsk checks every packet that arrives
     #[arg(long, value_name = "ENGINE", value_enum, default_value = "xdp")]
     engine: Engine,
+    /// Say what would be measured and how long it would take, and end
+    #[arg(long)]
+    dry_run: bool,
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -99,6 +106,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.dry_run {
+        println!("{}", plan(&arguments));
+        return ExitCode::SUCCESS;
+    }
     if let Some(obstacle) = namespace::obstacle() {
         eprintln!("bench: {obstacle}");
         return ExitCode::from(HOST);
@@ -147,13 +158,21 @@ fn bench(arguments: &Arguments) -> Result<bool> {
     let mut contestants = set_up(&plan, directory.path(), &programs, &bench.progress, &stop, &mut measured)?;
     let not_installed = measured.left_out.iter().filter(|(subject, _)| missing(*subject).is_some()).count() - absent;
     bench.progress = Progress::new(plan.total(contestants.iter().map(|contestant| contestant.subject)));
-    bench.run(&mut contestants, &mut measured)?;
+    let interrupted = match bench.run(&mut contestants, &mut measured) {
+        Err(error) if stop.requested(Duration::ZERO) && !measured.samples.is_empty() => {
+            bench.progress.say(&format!("interrupted: {error:#}"));
+            true
+        }
+        result => result.map(|()| false)?,
+    };
     drop(contestants);
     let (crypto, pipeline) = (rows::read(arguments.crypto.as_deref())?, rows::read(arguments.pipeline.as_deref())?);
     let by_design = measured.left_out.iter().filter(|(_, why)| why.starts_with("not at ")).count();
     let complete = measured.left_out.len() == not_installed + by_design;
-    show(&Report::new(header, &plan, &measured, crypto, pipeline), arguments)?;
-    Ok(complete)
+    let mut report = Report::new(header, &plan, &measured, crypto, pipeline);
+    report.header.interrupted = interrupted;
+    show(&report, arguments)?;
+    Ok(complete && !interrupted)
 }
 
 /// What the options ask for.
@@ -168,7 +187,7 @@ fn plan(arguments: &Arguments) -> Plan {
     plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
     plan.engine = arguments.engine;
     plan.profile |= arguments.profile;
-    plan
+    if arguments.rates { plan.rates_only() } else { plan }
 }
 
 /// Starts every subject on ground of its own. What is not installed, or does not start, is left out.
@@ -233,7 +252,9 @@ fn show(report: &Report, arguments: &Arguments) -> Result<()> {
         let text = serde_json::to_string_pretty(report)? + "\n";
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    arguments.docs.as_deref().map_or(Ok(()), |docs| docs::write(report, docs))
+    // A document is of a whole run.
+    let docs = arguments.docs.as_deref().filter(|_| !report.header.interrupted);
+    docs.map_or(Ok(()), |docs| docs::write(report, docs))
 }
 
 /// The command that makes this again, without where things are on this machine.

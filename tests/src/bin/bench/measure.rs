@@ -57,6 +57,20 @@ pub(crate) struct Samples {
     pub(crate) disturbed: u32,
 }
 
+impl Samples {
+    /// The most that came out in every round, be it at the peak or in overload: the rate of the peak was found in another
+    /// minute, and the speed of a shared processor changes by the minute.
+    pub(crate) fn best(&self) -> Vec<f64> {
+        self.peak.iter().zip(&self.overload).map(|(peak, overload)| peak.max(*overload)).collect()
+    }
+
+    /// That of every round divided by that of another subject in the same round.
+    pub(crate) fn ratios(&self, other: &Self) -> Vec<f64> {
+        let both = self.best().into_iter().zip(other.best());
+        both.filter(|(_, other)| *other > 0.0).map(|(own, other)| own / other).collect()
+    }
+}
+
 /// What came of it all.
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
@@ -289,4 +303,19 @@ pub(crate) fn name(contestant: &Contestant) -> String {
 /// `683 k` packets a second.
 pub(crate) fn kilo(pps: f64) -> String {
     if pps < 10_000.0 { format!("{:.1} k", pps / 1e3) } else { format!("{:.0} k", pps / 1e3) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Samples;
+
+    /// The second round was in a slow minute for both, and the third one's peak was missed.
+    #[test]
+    fn ratios_are_of_the_same_round_and_of_the_better_figure() {
+        let own = Samples { peak: vec![450.0, 90.0, 200.0], overload: vec![400.0, 80.0, 360.0], ..Samples::default() };
+        let other = Samples { peak: vec![500.0, 100.0, 400.0], overload: vec![300.0, 90.0, 0.0], ..Samples::default() };
+        assert_eq!(own.ratios(&other), [0.9; 3]);
+        let nothing = Samples { peak: vec![0.0], overload: vec![0.0], ..Samples::default() };
+        assert!(own.ratios(&nothing).is_empty() && own.ratios(&Samples::default()).is_empty());
+    }
 }

@@ -1,5 +1,6 @@
 //! How much is measured, and for how long.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::generator::{Engine, Load};
@@ -82,6 +83,12 @@ impl Plan {
         }
     }
 
+    /// The same without what is measured besides the peak and overload.
+    pub(crate) fn rates_only(mut self) -> Self {
+        self.subjects.retain(|subject| !subject.is_for_latency());
+        Self { lossless_rounds: 0, round_trip_rounds: 0, checked_loads: &[], profile: false, ..self }
+    }
+
     /// Whether a subject is measured at a size: those that differ from another one by interfaces, queues or idle policy only,
     /// and those of open tunnel mode, at the first.
     pub(crate) fn measures(&self, subject: Subject, size: Size) -> bool {
@@ -151,6 +158,19 @@ impl Plan {
 
     fn steps(&self, number: u32) -> Duration {
         (self.step + self.warm_up + BESIDES) * number
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let join = |words: Vec<String>| words.join(", ");
+        writeln!(f, "subjects: {}", join(self.subjects.iter().map(Subject::to_string).collect()))?;
+        writeln!(f, "sizes: {}; rounds: {}", join(self.sizes.iter().map(Size::to_string).collect()), self.rounds)?;
+        let seconds = self.total(self.subjects.iter().copied()).as_secs();
+        match seconds {
+            0..100 => write!(f, "about {seconds} s, and what it takes to start everything"),
+            _ => write!(f, "about {} min, and what it takes to start everything", seconds.div_ceil(60)),
+        }
     }
 }
 

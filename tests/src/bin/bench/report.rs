@@ -63,9 +63,12 @@ pub(crate) struct Row {
     pub(crate) faults: Faults,
     /// Whether the generator was at its limit at the peak: then the relay may reach more.
     pub(crate) generator_bound: bool,
-    /// Medians of the peaks divided.
+    /// The [most that came out](Samples::best) in a round divided by that of the reflector, or of the best peer, in the same
+    /// round: the median, and what the rounds spread over.
     pub(crate) ratio_to_reflector: Option<f64>,
+    pub(crate) ratio_to_reflector_spread: Option<Spread>,
     pub(crate) ratio_to_best_peer: Option<f64>,
+    pub(crate) ratio_to_best_peer_spread: Option<Spread>,
 }
 
 /// Packets that were not as they should be.
@@ -109,10 +112,11 @@ impl Report {
         let samples = |subject, size| measured.samples.get(&(subject, size));
         let mut rows = Vec::new();
         for &size in &plan.sizes {
-            let peak = |subject: Subject| samples(subject, size).and_then(|samples| median(&samples.peak));
-            let reflector = peak(Subject::Reflector(Shape::TwoInterfaces));
+            let reflector = samples(Subject::Reflector(Shape::TwoInterfaces), size);
             let peers = Subject::ALL.into_iter().filter(|subject| subject.is_peer());
-            let best_peer = peers.filter_map(peak).max_by(f64::total_cmp);
+            let peers = peers.filter_map(|subject| samples(subject, size));
+            let best = |samples: &Samples| median(&samples.best()).unwrap_or(0.0);
+            let best_peer = peers.max_by(|one, other| best(one).total_cmp(&best(other)));
             for &subject in &plan.subjects {
                 let is_measured = |samples: &&Samples| !samples.peak.is_empty() || !samples.idle.is_empty();
                 if let Some(samples) = samples(subject, size).filter(is_measured) {
@@ -141,7 +145,8 @@ impl Report {
 
     /// The rows whose every packet was checked at several loads.
     pub(crate) fn checked_rows(&self) -> Vec<&Row> {
-        self.rows.iter().filter(|row| row.subject.is_checked()).collect()
+        let is_checked = |row: &&Row| row.subject.is_checked() && !row.faults.loads.is_empty();
+        self.rows.iter().filter(is_checked).collect()
     }
 
     /// The rows with round trips.
@@ -158,9 +163,16 @@ impl Report {
 }
 
 impl Row {
-    fn new(subject: Subject, size: Size, samples: &Samples, reflector: Option<f64>, best_peer: Option<f64>) -> Self {
+    fn new(
+        subject: Subject,
+        size: Size,
+        samples: &Samples,
+        reflector: Option<&Samples>,
+        best_peer: Option<&Samples>,
+    ) -> Self {
         let peak_pps = Spread::of(&samples.peak);
-        let ratio = |to: Option<f64>| Some(peak_pps?.median / to.filter(|to| *to > 0.0)?);
+        let ratio = |to: Option<&Samples>| Spread::of(&samples.ratios(to?));
+        let (to_reflector, to_best_peer) = (ratio(reflector), ratio(best_peer));
         let part = |part: fn(&Cost) -> f64| median(&samples.cost.iter().map(part).collect::<Vec<_>>()).unwrap_or(0.0);
         let overload_offered_pps = median(&samples.overload_rate);
         let reached = overload_offered_pps.zip(peak_pps).map(|(offered, peak)| offered / peak.median);
@@ -187,8 +199,10 @@ impl Row {
                 loads: samples.checked.clone(),
             },
             generator_bound: samples.generator_bound,
-            ratio_to_reflector: ratio(reflector),
-            ratio_to_best_peer: ratio(best_peer),
+            ratio_to_reflector: to_reflector.map(|ratio| ratio.median),
+            ratio_to_reflector_spread: to_reflector,
+            ratio_to_best_peer: to_best_peer.map(|ratio| ratio.median),
+            ratio_to_best_peer_spread: to_best_peer,
         }
     }
 }

@@ -125,7 +125,7 @@ impl Subject {
 
     /// Whether it is profiled.
     pub(crate) fn is_profiled(self) -> bool {
-        matches!(self, Subject::Node(_, Shape::TwoInterfaces))
+        matches!(self, Subject::Node(_, Shape::TwoInterfaces) | Subject::Open(..))
     }
 
     /// What it is told from by nothing but its shape.

@@ -39,6 +39,9 @@ impl Checked {
 impl Bench<'_> {
     /// Checks every packet at loads below the peak.
     pub(crate) fn sweep(&mut self, contestant: &mut Contestant, size: Size, samples: &mut Samples) -> Result<()> {
+        if self.plan.checked_loads.is_empty() {
+            return Ok(());
+        }
         let peak = median(&samples.peak).unwrap_or_default();
         for part in self.plan.checked_loads {
             let load = (peak * part) as u64;

@@ -10,7 +10,7 @@ use crate::sweep::Checked;
 use crate::traffic::Size;
 
 /// What the columns are called.
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 12] = [
     "subject",
     "peak",
     "[least, most]",
@@ -21,7 +21,8 @@ const COLUMNS: [&str; 11] = [
     "user+sys+irq",
     "rtt idle",
     "rtt half",
-    "x refl / peer",
+    "x reflector",
+    "x best peer",
 ];
 
 /// What the columns mean.
@@ -29,8 +30,9 @@ pub(crate) const LEGEND: &str = "Peak: packets a second that come out at the bes
     most 0.1 % is lost; past ring: the same without what is dropped at the receiving ring of 256 packets of the relay's \
     interface, which no relay here can empty in time at every moment. Overload: what comes out of 8 times the peak, or of \
     all that the generator can send (*). ns/packet: processor time of the relay at its peak, user + system + threads that \
-    receive for its interfaces. Round trips, in microseconds, p50/p99, without load and at half the peak, but no more than 250 k: more would load the generator. The last column \
-    is the peak divided by that of the reflector and by that of the best peer. A peak marked > was limited by the generator. \
+    receive for its interfaces. Round trips, in microseconds, p50/p99, without load and at half the peak, but no more than 250 k: more would load the generator. The last \
+    two columns divide the better of peak and overload by that of the reflector and by that of the best peer, round by \
+    round: medians [least, most]. A peak marked > was limited by the generator. \
     Rows -spin have round trips only, beside 100 k at most: the worker never sleeps and has a processor to itself, and the \
     threads that receive for its interfaces run beside the generator, so that nothing else compares.";
 
@@ -163,7 +165,7 @@ pub(crate) fn size_title(size: Size) -> String {
     }
 }
 
-fn cells(row: &Row) -> [String; 11] {
+fn cells(row: &Row) -> [String; 12] {
     let pps = |spread: Option<Spread>| spread.map_or_else(|| "-".to_owned(), |spread| kilo(spread.median));
     let parts = row.cpu_parts_ns;
     let limit = if row.overload_is_generator_limit { "*" } else { "" };
@@ -182,7 +184,8 @@ fn cells(row: &Row) -> [String; 11] {
         },
         round_trip(row.rtt_idle_us),
         round_trip(row.rtt_us),
-        format!("{} / {}", ratio(row.ratio_to_reflector), ratio(row.ratio_to_best_peer)),
+        ratio(row.ratio_to_reflector_spread),
+        ratio(row.ratio_to_best_peer_spread),
     ]
 }
 
@@ -190,6 +193,6 @@ fn round_trip(trip: Option<RttRow>) -> String {
     trip.map_or_else(|| "-".to_owned(), |RttRow { p50, p99, .. }| format!("{p50:.0}/{p99:.0}"))
 }
 
-fn ratio(ratio: Option<f64>) -> String {
-    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
+fn ratio(ratio: Option<Spread>) -> String {
+    ratio.map_or_else(|| "-".to_owned(), |Spread { min, median, max }| format!("{median:.2} [{min:.2}, {max:.2}]"))
 }

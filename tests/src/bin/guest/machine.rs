@@ -54,6 +54,19 @@ pub(crate) fn name_interfaces() -> Result<()> {
     Ok(())
 }
 
+/// The Ethernet address of an interface that [has its name](name_interfaces).
+pub(crate) fn address(name: &str) -> Result<String> {
+    let digit = NAMES.iter().position(|known| *known == name).context("an interface that no machine has")?;
+    Ok(format!("{ADDRESS}{digit}"))
+}
+
+/// How many receive queues an interface has.
+pub(crate) fn receive_queues(name: &str) -> Result<usize> {
+    let queues = fs::read_dir(Path::new(INTERFACES).join(name).join("queues"))?;
+    let names = queues.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>>>()?;
+    Ok(names.iter().filter(|name| name.to_string_lossy().starts_with("rx-")).count())
+}
+
 /// The driver of the interfaces: that of the first one, as its link in /sys shows it.
 pub(crate) fn driver() -> Result<String> {
     name_interfaces()?;

@@ -1,19 +1,25 @@
 //! What the node must do on interfaces that do zero-copy.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use anytun_tests::lab::{Lab, Layout, Who, client};
-use anytun_tests::node::Node;
+use anytun_tests::namespace::{Namespace, output};
+use anytun_tests::node::{self, Node};
 use anytun_tests::status::Status;
 use anytun_tests::wait::{PATIENCE, until};
+use serde_json::Value;
 
 use crate::kernel::{self, Sockets};
 use crate::machine;
 use crate::wire::{Clients, crypto};
 
-/// Where the node's program is.
+/// Where the programs are.
 const NODE: &str = "/bin/anytun-xdp";
+const GENERATOR: &str = "/bin/anytun-gen";
 /// Packets each way of the trial that counts: more than any ring holds, so each frame is used again and again.
 const MANY: u32 = 8_000;
 /// Bursts each way of a flood.
@@ -27,13 +33,14 @@ const SOME: u32 = 300;
 type Named = (&'static str, fn() -> Result<()>);
 
 /// The trials.
-pub(crate) fn all() -> [Named; 5] {
+pub(crate) fn all() -> [Named; 6] {
     [
         ("native-copies", native),
         ("zero-copy", zero_copy),
         ("zero-copy-overload", overload),
         ("zero-copy-interface-down-and-up", down_and_up),
         ("zero-copy-after-kill", after_kill),
+        ("zero-copy-generator", generator),
     ]
 }
 
@@ -182,6 +189,49 @@ fn after_kill() -> Result<()> {
     running.clients.exchange(SOME)?;
     running.ensure_settled()?;
     stop(&mut running)
+}
+
+/// The generator sends and receives in zero-copy mode, over a wire with nothing between, and all arrives as it was sent.
+fn generator() -> Result<()> {
+    machine::name_interfaces()?;
+    let (namespace, directory) = (Namespace::new("generator")?, tempfile::tempdir()?);
+    for interface in ["far0", "near0"] {
+        // The sink has a socket on one queue, and any may get a flow.
+        if machine::receive_queues(interface)? > 1 {
+            output(Command::new("ethtool").args(["-L", interface, "combined", "1"]))?;
+        }
+        output(Command::new("ip").args(["link", "set", interface, "netns", namespace.name()]))?;
+        namespace.ip(&format!("link set {interface} up"))?;
+    }
+    until("both ends of the wire have a carrier", 3 * PATIENCE, || {
+        let shown = ["far0", "near0"].map(|name| namespace.ip(&format!("-o link show dev {name}")));
+        let is_up = |shown: &Result<String>| shown.as_ref().is_ok_and(|shown| shown.contains("LOWER_UP"));
+        Ok(shown.iter().all(is_up).then_some(()))
+    })?;
+    let result = directory.path().join("result.json");
+    let line = format!(
+        "{GENERATOR} run --interface far0 --sink near0 --gateway-mac {} --source 198.18.0.1:7000 \
+         --destination 198.18.0.2:9000 --xdp zerocopy --size imix --rate 400 --duration 2s --json {}",
+        machine::address("near0")?,
+        result.display()
+    );
+    let line: Vec<&str> = line.split_whitespace().collect();
+    let wanted: Sockets = ["far0", "near0"].map(|interface| ((interface.to_owned(), 0), true)).into();
+    let outcome = thread::scope(|scope| {
+        let run = scope.spawn(|| node::run_to_end(&namespace, directory.path(), &line));
+        until("sockets in zero-copy mode at both ends", PATIENCE, || {
+            Ok((kernel::sockets(&namespace)? == wanted).then_some(()))
+        })?;
+        run.join().map_err(|_| anyhow!("the generator's thread panicked"))?
+    })?;
+    ensure!(outcome.code == Some(0), "{outcome:?}");
+    let result: Value = serde_json::from_slice(&fs::read(&result)?).context("the result is no JSON")?;
+    let sent = result["sent"].as_u64().with_context(|| format!("nothing is said to be sent: {result}"))?;
+    ensure!(sent >= u64::from(SOME) && result["received"] == sent, "{result}");
+    for fault in ["lost", "duplicated", "reordered", "corrupt", "foreign"] {
+        ensure!(result[fault] == 0, "{fault}: {result}");
+    }
+    Ok(())
 }
 
 /// Stops the node, which must end well.
