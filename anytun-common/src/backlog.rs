@@ -48,14 +48,20 @@ pub struct Flow {
 
 const _: () = assert!(size_of::<Flow>() == 24);
 
+/// Whether so few packets wait that nobody is counted.
+#[inline(always)]
+pub const fn is_calm(given: u64, taken: u64) -> bool {
+    given.saturating_sub(taken) < CALM
+}
+
 impl Flow {
     /// Whether the flow's next packet may join the queue, in which `given - taken` packets wait and at most `limit` may.
     #[inline(always)]
     pub fn admits(&mut self, given: u64, taken: u64, limit: u64) -> bool {
-        let waiting = given.saturating_sub(taken);
-        if waiting < CALM {
+        if is_calm(given, taken) {
             return true;
         }
+        let waiting = given.saturating_sub(taken);
         if waiting >= limit {
             return false;
         }

@@ -5,9 +5,16 @@ use crate::map::{FragmentKey, NO_PORT, ServiceKey};
 use crate::verdict::Verdict;
 use crate::wire::{Bytes, checksum, ethernet, icmp, icmpv6, ipv4, ipv6, mapped, tcp, udp};
 
+// Both in this order and aligned, so that addresses are copied by words: without alignment BPF does so octet by octet.
+
 /// A whole, unfragmented UDP datagram and where its parts lie. Offsets count octets from the start of the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(8))]
 pub struct Datagram {
+    /// Source address, an IPv4 one mapped.
+    pub source: [u8; 16],
+    /// Destination address, an IPv4 one mapped.
+    pub destination: [u8; 16],
     /// Offset of the IP header; the octets before it are Ethernet and its tags.
     pub network: usize,
     /// Offset of the UDP payload.
@@ -18,12 +25,8 @@ pub struct Datagram {
     pub v4: bool,
     /// DSCP and ECN: the type of service (IPv4) or traffic class (IPv6).
     pub tos: u8,
-    /// Source address, an IPv4 one mapped.
-    pub source: [u8; 16],
     /// Source port.
     pub source_port: u16,
-    /// Destination address, an IPv4 one mapped.
-    pub destination: [u8; 16],
     /// Destination port.
     pub destination_port: u16,
 }
@@ -38,7 +41,12 @@ impl Datagram {
 
 /// What an IP header says, and where it lies. Offsets count octets from the start of the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(8))]
 pub struct Network {
+    /// Source address, an IPv4 one mapped.
+    pub source: [u8; 16],
+    /// Destination address, an IPv4 one mapped.
+    pub destination: [u8; 16],
     /// Offset of the header; the octets before it are Ethernet and its tags.
     pub header: usize,
     /// Offset of what the header is followed by.
@@ -53,10 +61,6 @@ pub struct Network {
     pub protocol: u8,
     /// Whether this is a fragment of a packet.
     pub fragment: bool,
-    /// Source address, an IPv4 one mapped.
-    pub source: [u8; 16],
-    /// Destination address, an IPv4 one mapped.
-    pub destination: [u8; 16],
 }
 
 /// Finds the UDP datagram of a frame. The verdict of a failure is one of those that pass to the kernel.
@@ -68,11 +72,13 @@ pub fn classify<B: Bytes + ?Sized>(frame: &B) -> Result<Datagram, Verdict> {
 /// Finds the IP packet of a frame. The verdict of a failure is one of those that pass to the kernel.
 #[inline(always)]
 pub fn network<B: Bytes + ?Sized>(frame: &B) -> Result<Network, Verdict> {
-    let head = frame.read::<{ ethernet::HEADER }>(0).ok_or(Verdict::Truncated)?;
-    if head[0] & 1 != 0 {
+    // The one that reaches further first: it says whether the header is there.
+    let ethertype = frame.read(ethernet::TYPE).ok_or(Verdict::Truncated)?;
+    let [first] = frame.read(0).ok_or(Verdict::Truncated)?;
+    if first & 1 != 0 {
         return Err(Verdict::GroupAddress);
     }
-    let (ethertype, at) = untag(frame, u16::from_be_bytes([head[12], head[13]]))?;
+    let (ethertype, at) = untag(frame, u16::from_be_bytes(ethertype))?;
     match ethertype {
         ethernet::IPV4 => network_v4(frame, at),
         ethernet::IPV6 => network_v6(frame, at),
@@ -83,6 +89,27 @@ pub fn network<B: Bytes + ?Sized>(frame: &B) -> Result<Network, Verdict> {
 /// Finds the UDP datagram of an IP packet. The verdict of a failure is one of those that pass to the kernel.
 #[inline(always)]
 pub fn datagram<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Result<Datagram, Verdict> {
+    let Udp { payload, length, source_port, destination_port } = udp(frame, network)?;
+    let Network { header, v4, tos, source, destination, .. } = *network;
+    Ok(Datagram { source, destination, network: header, payload, length, v4, tos, source_port, destination_port })
+}
+
+/// What the UDP header of a datagram says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Udp {
+    /// Offset of the payload from the start of the frame.
+    pub payload: usize,
+    /// Octets of the payload, by the UDP length.
+    pub length: usize,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+}
+
+/// Reads the UDP header of an IP packet. The verdict of a failure is one of those that pass to the kernel.
+#[inline(always)]
+pub fn udp<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Result<Udp, Verdict> {
     if network.fragment {
         return Err(Verdict::Fragment);
     }
@@ -95,15 +122,10 @@ pub fn datagram<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Result<Datag
     if length < udp::HEADER || length > network.length || source_port == 0 {
         return Err(Verdict::MalformedUdp);
     }
-    Ok(Datagram {
-        network: network.header,
+    Ok(Udp {
         payload: network.transport + udp::HEADER,
         length: length - udp::HEADER,
-        v4: network.v4,
-        tos: network.tos,
-        source: network.source,
         source_port,
-        destination: network.destination,
         destination_port: u16::from_be_bytes([header[2], header[3]]),
     })
 }

@@ -58,7 +58,7 @@ const _: () = assert!(size_of::<FragmentKey>() == 40 && align_of::<FragmentKey>(
 
 /// Key of the map of services: where a packet must be addressed to be steered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct ServiceKey {
     /// IPv6 address, or IPv4 address mapped into `::ffff:0:0/96` (RFC 4291 §2.5.5.2). Network byte order.
     pub address: [u8; 16],
@@ -68,7 +68,8 @@ pub struct ServiceKey {
     pub reserved: [u8; 2],
 }
 
-const _: () = assert!(size_of::<ServiceKey>() == 20 && align_of::<ServiceKey>() == 1);
+// Aligned, so that the XDP program makes it of words, as the kernel reads it.
+const _: () = assert!(size_of::<ServiceKey>() == 20 && align_of::<ServiceKey>() == 4);
 
 impl ServiceKey {
     /// The key for an address and a port.

@@ -1,5 +1,8 @@
 //! What the XDP programs of this crate share: the view of a packet, the licence, and what `core` wants of a program.
-#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod load;
 
 use anytun_common::wire::Bytes;
 use aya_ebpf::programs::XdpContext;
@@ -22,7 +25,11 @@ impl Bytes for Frame<'_> {
         // SAFETY: the N octets from `start` lie between data and data_end, which the line above just checked and the
         // verifier insists on; the memory is initialised, `[u8; N]` has no alignment, and nobody writes to the packet
         // while the program reads it.
-        Some(unsafe { *(start as *const [u8; N]) })
+        #[cfg(not(target_arch = "bpf"))]
+        return Some(unsafe { *(start as *const [u8; N]) });
+        // SAFETY: as above.
+        #[cfg(target_arch = "bpf")]
+        return Some(unsafe { load::octets(start) });
     }
 }
 

@@ -7,7 +7,7 @@ use core::ptr;
 use core::sync::atomic::AtomicU64;
 
 use anytun_common::backlog::{self, Backlog, FLOWS_PER_QUEUE, Flow};
-use anytun_common::classify::{Network, datagram, fragment, network, port};
+use anytun_common::classify::{Network, Udp, fragment, network, port, udp};
 use anytun_common::map::{
     FRAGMENT, FragmentKey, InsideKey, MAX_FRAGMENTS, MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, NO_PORT,
     QUEUES_PER_INTERFACE, ServiceKey, inside_key,
@@ -118,11 +118,12 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
 /// Whether the packet is for a service, and of whom.
 #[inline(always)]
 fn for_service(frame: &Frame<'_>, network: &Network) -> Result<Sender, Verdict> {
-    let datagram = datagram(frame, network)?;
+    // Not the whole datagram: what is not on the stack need not be copied there.
+    let Udp { payload, source_port, destination_port, .. } = udp(frame, network)?;
     // SAFETY: the value is not read; a concurrent change of the map shows as found or as not found.
-    unsafe { SERVICES.get(datagram.service_key()) }.ok_or(Verdict::NotService)?;
-    let mux = Header::read(frame, datagram.payload).map_or(0, |header| header.mux);
-    Ok(Sender { port: datagram.source_port, mux })
+    unsafe { SERVICES.get(ServiceKey::new(network.destination, destination_port)) }.ok_or(Verdict::NotService)?;
+    let mux = Header::read(frame, payload).map_or(0, |header| header.mux);
+    Ok(Sender { port: source_port, mux })
 }
 
 /// Whether the packet is for a client of an open network, under its own address or behind a NAT.
@@ -166,6 +167,24 @@ fn is_inside(network: &Network, port: u16) -> bool {
 #[inline(always)]
 fn admit(network: &Network, sender: &Sender, place: u32) -> bool {
     let Some(Backlog { given, taken }) = BACKLOGS.get(place) else { return true };
+    // Volatile where an atomic is meant: plain loads and stores of aligned words are all that BPF has below version 4.
+    // SAFETY: the word is in the map, which lives as long as the program, and is written as a whole.
+    let before = unsafe { ptr::read_volatile(given.count.as_ptr()) };
+    // SAFETY: as above.
+    let taken = unsafe { ptr::read_volatile(taken.count.as_ptr()) };
+    let admitted = backlog::is_calm(before, taken) || admit_flow(network, sender, place, before, taken);
+    if admitted {
+        // Not an addition in one: nobody else writes it, and should two processors do, the worker sets it right.
+        //
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(given.count.as_ptr(), before + 1) };
+    }
+    admitted
+}
+
+/// Whether the packet may join a queue that others wait in, so many handed over `before` it and so many of these `taken`.
+#[inline(always)]
+fn admit_flow(network: &Network, sender: &Sender, place: u32, before: u64, taken: u64) -> bool {
     // SAFETY: read-only memory. Volatile, because the loader replaces what the compiler sees.
     let limit = unsafe { ptr::read_volatile(&raw const LIMIT) };
     // SAFETY: as above.
@@ -174,20 +193,7 @@ fn admit(network: &Network, sender: &Sender, place: u32) -> bool {
     let Some(flow) = FLOWS.get_ptr_mut(place * FLOWS_PER_QUEUE + bucket) else { return true };
     // SAFETY: a queue is served by one processor at a time, so nobody else has its flows. Generic XDP may break that rule:
     // then a count is lost, which does not last.
-    let flow = unsafe { &mut *flow };
-    // Volatile where an atomic is meant: plain loads and stores of aligned words are all that BPF has below version 4.
-    // SAFETY: the word is in the map, which lives as long as the program, and is written as a whole.
-    let before = unsafe { ptr::read_volatile(given.count.as_ptr()) };
-    // SAFETY: as above.
-    let taken = unsafe { ptr::read_volatile(taken.count.as_ptr()) };
-    let admitted = flow.admits(before, taken, limit);
-    if admitted {
-        // Not an addition in one: nobody else writes it, and should two processors do, the worker sets it right.
-        //
-        // SAFETY: as above.
-        unsafe { ptr::write_volatile(given.count.as_ptr(), before + 1) };
-    }
-    admitted
+    unsafe { &mut *flow }.admits(before, taken, limit)
 }
 
 /// Counts a verdict; returns how many this processor had counted before.

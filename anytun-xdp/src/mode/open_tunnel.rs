@@ -190,12 +190,34 @@ pub fn cross(tables: &Tables, border: Border<'_>, packet: &mut [u8], now: u64) -
     }
 }
 
-/// The way out of a packet that leaves through `border`. It was checked when it was routed.
-#[inline]
-pub fn way(ways: &Ways, border: Border<'_>, packet: &[u8]) -> Result<Way, Wayless> {
-    let (source, destination) = ends(packet).ok_or(Wayless::Unreachable)?;
-    let source = border.source(source);
-    ways.find(&destination, &source, flow(&source, &destination))
+/// The ways out of a batch of packets. Those of one pair of hosts often come one behind the other, so the last way is kept:
+/// as long as nobody else changes `ways`, it is that of the next such packet.
+pub struct Trail<'a> {
+    ways: &'a Ways,
+    /// Source and destination, as numbers, so that they are compared in registers.
+    last: Option<[u128; 2]>,
+    way: Way,
+}
+
+impl<'a> Trail<'a> {
+    /// Nobody has left yet.
+    #[inline]
+    pub fn new(ways: &'a Ways) -> Self {
+        Self { ways, last: None, way: Way::default() }
+    }
+
+    /// The way out of a packet that leaves through `border`. It was checked when it was routed.
+    #[inline]
+    pub fn way(&mut self, border: Border<'_>, packet: &[u8]) -> Result<&Way, Wayless> {
+        let (source, destination) = ends(packet).ok_or(Wayless::Unreachable)?;
+        let source = border.source(source);
+        let pair = [source, destination].map(u128::from_ne_bytes);
+        if self.last.is_none_or(|last| last[0] ^ pair[0] | last[1] ^ pair[1] != 0) {
+            self.way = self.ways.find(&destination, &source, flow(&source, &destination))?;
+            self.last = Some(pair);
+        }
+        Ok(&self.way)
+    }
 }
 
 /// Source and destination of an IP packet, IPv4 ones mapped.

@@ -18,7 +18,7 @@ use super::endpoint::{Link, Tags};
 use super::service::octets;
 
 /// The way to a next hop.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Way {
     /// Slot of the interface it leads through.
     pub slot: u8,

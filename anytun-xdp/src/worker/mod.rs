@@ -55,7 +55,7 @@ pub const BATCH: usize = 64;
 const _: () = assert!(BATCH <= Batch::PACKETS);
 
 /// Turns without a packet before the worker sleeps.
-const IDLE_TURNS: u32 = 8;
+const IDLE_TURNS: u32 = 1;
 
 /// Turns without a packet before a worker that does not sleep shows that it lives.
 const SPINNING_TURNS: u32 = 1 << 16;

@@ -8,7 +8,7 @@ use super::passage::{Fate, client_of};
 use super::stages::{clamp, inner};
 use super::tell::{tell, tell_outside};
 use crate::mode::fragment::Cut;
-use crate::mode::open_tunnel::{self, Border};
+use crate::mode::open_tunnel::{self, Border, Trail};
 use crate::table::ways::{Asks, Next, Way, Wayless, Ways};
 use crate::table::{OUTSIDE, Tables};
 
@@ -49,7 +49,7 @@ pub(super) fn leave(
     memory: &mut [u8],
     packet: &mut Packet,
     tables: &Tables,
-    ways: &Ways,
+    trail: &mut Trail<'_>,
     now: u64,
 ) -> Result<Fate, Verdict> {
     let octets = memory.get_mut(inner(packet)).ok_or(Verdict::MalformedInner)?;
@@ -64,9 +64,9 @@ pub(super) fn leave(
         }
         return Ok(Fate::On);
     }
-    let way = fitting(ways, border, octets)?;
+    let way = fitting(trail, border, octets)?;
     open_tunnel::cross(tables, border, octets, now)?;
-    frame(memory, packet, &way)
+    frame(memory, packet, way)
 }
 
 /// Translates a packet that leaves an open network in fragments, which [`enclose`] takes from there: a NAT refuses it as a
@@ -80,14 +80,15 @@ pub(super) fn cross(memory: &mut [u8], packet: &Packet, tables: &Tables, now: u6
 /// Makes a frame of a fragment of a packet that has crossed the border.
 pub(super) fn enclose(memory: &mut [u8], packet: &mut Packet, ways: &Ways) -> Result<Fate, Verdict> {
     let octets = memory.get(inner(packet)).ok_or(Verdict::MalformedInner)?;
-    let way = fitting(ways, Border::Open, octets)?;
-    frame(memory, packet, &way)
+    let mut trail = Trail::new(ways);
+    let way = fitting(&mut trail, Border::Open, octets)?;
+    frame(memory, packet, way)
 }
 
 /// The way out of a packet, if the packet is not too large for it.
 #[inline]
-fn fitting(ways: &Ways, border: Border<'_>, octets: &[u8]) -> Result<Way, Verdict> {
-    let way = open_tunnel::way(ways, border, octets).map_err(|wayless| match wayless {
+fn fitting<'a>(trail: &'a mut Trail<'_>, border: Border<'_>, octets: &[u8]) -> Result<&'a Way, Verdict> {
+    let way = trail.way(border, octets).map_err(|wayless| match wayless {
         Wayless::Neighbour(_) => Verdict::NoNeighbour,
         _ => Verdict::NoWay,
     })?;
@@ -144,7 +145,7 @@ pub(super) fn answer(
     let to = packet.route.to;
     let Some(kind) = tell_outside(memory, packet, tables, end.verdict, now) else { return Fate::Ended(end) };
     packet.client = to;
-    match leave(memory, packet, tables, ways, now) {
+    match leave(memory, packet, tables, &mut Trail::new(ways), now) {
         Ok(Fate::Leave) => Fate::Answered(end, kind),
         _ => {
             if let Some(next) = missing(memory, packet, tables, ways) {
@@ -173,6 +174,6 @@ fn way(memory: &[u8], packet: &Packet, tables: &Tables, ways: &Ways) -> Option<R
     let inner = memory.get(inner(packet)).filter(|_| packet.route.to == OUTSIDE)?;
     match open_tunnel::border(client_of(tables, packet.client)?, inner).ok()? {
         Border::Back(_) => None,
-        border => Some(open_tunnel::way(ways, border, inner)),
+        border => Some(Trail::new(ways).way(border, inner).copied()),
     }
 }

@@ -18,6 +18,7 @@ use super::snoop::overhear;
 use super::stage::Stage;
 use super::{BATCH, Lane, outside};
 use crate::mode::halve::halve;
+use crate::mode::open_tunnel::Trail;
 use crate::mode::{bridge, mss, tunnel};
 use crate::table::ways::Ways;
 use crate::table::{KERNEL, OUTSIDE, Tables, is_group};
@@ -53,7 +54,8 @@ impl<I: PacketIo> Lane<I> {
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         open(&mut passage, crypto, origin, now, &mut done);
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
-        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, ways, origin, now) {
+        let mut trail = Trail::new(ways);
+        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, &mut trail, origin, now) {
             // By far the most; told before others, so that their fate is not copied from memory.
             Ok(Fate::On) if packet.route.to != KERNEL => Fate::On,
             Ok(_) if packet.route.to == KERNEL => {
@@ -225,7 +227,7 @@ fn route(
     memory: &mut [u8],
     packet: &mut Packet,
     tables: &Tables,
-    ways: &Ways,
+    trail: &mut Trail<'_>,
     origin: Origin<'_>,
     now: u64,
 ) -> Result<Fate, End> {
@@ -267,7 +269,7 @@ fn route(
     clamp(memory, packet, tables, now);
     if packet.route.to == OUTSIDE {
         let sender = packet.client;
-        return outside::leave(memory, packet, tables, ways, now)
+        return outside::leave(memory, packet, tables, trail, now)
             .map_err(|verdict| End { verdict, client: Some(sender) });
     }
     if let Some(client) = client_of(tables, packet.route.to) {

@@ -11,6 +11,7 @@ use super::batch::{End, Packet};
 use super::io::PacketIo;
 use super::passage::account;
 use super::{BATCH, LONGEST_SLEEP, Lane, outside};
+use crate::mode::open_tunnel::Trail;
 use crate::table::Tables;
 use crate::table::ways::Ways;
 
@@ -149,6 +150,7 @@ impl<I: PacketIo> Lane<I> {
             *place = packet;
         }
         let asks = self.asks.clone();
+        let mut trail = Trail::new(ways);
         self.send_on(
             |lane| &mut lane.unresolved.frames,
             tables,
@@ -159,7 +161,7 @@ impl<I: PacketIo> Lane<I> {
                     // Of a fragment no checksum is partial.
                     outside::route(memory, packet, tables, false, now)
                 } else {
-                    outside::leave(memory, packet, tables, ways, now).map_err(End::of(packet.client))
+                    outside::leave(memory, packet, tables, &mut trail, now).map_err(End::of(packet.client))
                 };
                 fate.unwrap_or_else(|end| outside::otherwise(memory, packet, tables, ways, &asks, end, now))
             },

@@ -18,7 +18,7 @@ use clap::Parser;
 
 /// Packets that are taken at once, and turns without one before a worker sleeps: as the node has them.
 const BATCH: usize = 64;
-const IDLE_TURNS: u32 = 8;
+const IDLE_TURNS: u32 = 1;
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Places for sockets of one interface in the program's map.
 const QUEUES: u32 = 64;
