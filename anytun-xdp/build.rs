@@ -104,8 +104,7 @@ fn cargo_build(workspace: &Path, target_dir: &Path, tools: &Tools) -> Command {
     }
     cargo.env("RUSTC", &tools.rustc).env("RUSTC_BOOTSTRAP", "1");
     cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &tools.bpf_linker);
-    // Instructions of 32 bits, which Linux has had since 5.1, take half of what it takes to do without.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Clink-arg=--btf\x1f-Ctarget-cpu=v3");
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Clink-arg=--btf");
     cargo
 }
 

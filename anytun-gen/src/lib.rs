@@ -5,6 +5,7 @@
 //! them together and measures.
 #![forbid(unsafe_code)]
 
+mod carrier;
 pub mod clock;
 pub mod error;
 pub mod hop;

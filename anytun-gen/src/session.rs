@@ -7,6 +7,7 @@ use std::time::Duration;
 use anytun_common::generate::{Orders, Progress};
 use anytun_common::stamp::{DATA, Stamp};
 
+use crate::carrier;
 use crate::clock;
 use crate::error::Error;
 use crate::lane::{BATCH, Job, Lane, SLACK, Shown, Work};
@@ -21,6 +22,9 @@ use crate::traffic::{Satp, Side, rounds};
 
 /// How long lanes have until the schedule starts.
 const LEAD: Duration = Duration::from_millis(5);
+
+/// How long a carrier is waited for: a NIC of 1 Gbit/s that was started anew takes about three seconds.
+const CARRIER: Duration = Duration::from_secs(30);
 
 /// Senders and sink, ready.
 pub struct Session {
@@ -54,7 +58,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// What the host cannot do; [`Error::Running`] when clients do not reach each other.
+    /// What the host cannot do, which may take half a minute to find where an interface has no carrier; [`Error::Running`]
+    /// when clients do not reach each other.
     pub fn open(plan: Plan, stop: &AtomicBool) -> Result<Self, Error> {
         plan.check()?;
         let mut sink = Sink::load()?;
@@ -81,6 +86,7 @@ impl Session {
         if plan.round_trip.is_some() && plan.sink.ifindex != plan.interface.ifindex {
             sink.attach(&plan.interface, plan.mode)?;
         }
+        carrier::wait(&links, CARRIER, stop)?;
         let receivers = plan.traffic.satp().map_or(0, |satp| satp.receivers());
         let answering = (0..receivers).map(|_| AtomicU32::new(plan.first_sequence)).collect();
         // Where the numbers start does not matter, but packets of another process should rarely have ours.

@@ -42,6 +42,12 @@ pub enum LinkState {
     Detached,
 }
 
+/// Whether the flags of an interface say that it is up and has a carrier.
+fn is_ready(ethtool: &Ethtool) -> bool {
+    let ready = libc::IFF_UP | libc::IFF_RUNNING;
+    ethtool.flags().is_ok_and(|flags| flags & ready == ready)
+}
+
 /// An XDP program that is attached to an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attached {
@@ -108,11 +114,15 @@ impl Link {
         if !query(self.ifindex).is_ok_and(runs) {
             return LinkState::Detached;
         }
-        let ready = libc::IFF_UP | libc::IFF_RUNNING;
-        match Ethtool::new(&self.name).and_then(|ethtool| ethtool.flags()) {
-            Ok(flags) if flags & ready == ready => LinkState::Up,
-            _ => LinkState::Down,
-        }
+        let is_ready = Ethtool::new(&self.name).is_ok_and(|ethtool| is_ready(&ethtool));
+        if is_ready { LinkState::Up } else { LinkState::Down }
+    }
+
+    /// Whether packets can be sent now. An interface that has just got an XDP program or a socket may be without a carrier for
+    /// seconds: its driver starts it anew.
+    pub fn can_send(&self) -> bool {
+        // The flags lag behind by up to a second; the driver knows of the link at once, but not of what comes after it.
+        Ethtool::new(&self.name).is_ok_and(|ethtool| is_ready(&ethtool) && ethtool.link().unwrap_or(true))
     }
 
     /// Whether packets may come in with checksums that their sender left to its hardware: where there is none.

@@ -161,21 +161,18 @@ pub(super) fn body<'a>(memory: &'a mut [u8], packet: &Packet, tables: &Tables) -
 /// Notes that the client is where this packet came from, if it is the newest of its sender ID.
 #[inline]
 pub(super) fn learn(memory: &[u8], packet: &Packet, client: &Client, tables: &Tables, origin: Origin<'_>) {
-    if packet.newest
-        && let Some(endpoint) = endpoint(memory, packet, client, tables, origin)
-    {
+    if !packet.newest {
+        return;
+    }
+    let learn = |endpoint: Endpoint| {
         let Header { sequence, sender, .. } = packet.header;
         client.track.endpoint.learn(&endpoint, || client.windows.is_newest(sender, sequence));
-    }
-}
-
-/// The way back to the sender of a packet.
-#[inline]
-fn endpoint(memory: &[u8], packet: &Packet, client: &Client, tables: &Tables, origin: Origin<'_>) -> Option<Endpoint> {
+    };
+    // Each by itself, so that what a frame tells stays in registers until it is compared.
     match origin {
-        Origin::Port(port) => back(memory, packet, port),
-        Origin::Kernel { ways, asks } => by_routes(packet, client, tables, ways, asks),
-    }
+        Origin::Port(port) => back(memory, packet, port).map(learn),
+        Origin::Kernel { ways, asks } => by_routes(packet, client, tables, ways, asks).map(learn),
+    };
 }
 
 /// The way that a packet came, turned around.

@@ -58,6 +58,7 @@ impl<I: PacketIo> Lane<I> {
         passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, &mut trail, origin, now) {
             // By far the most; told before others, so that their fate is not copied from memory.
             Ok(Fate::On) if packet.route.to != KERNEL => Fate::On,
+            Ok(Fate::Leave) => Fate::Leave,
             Ok(_) if packet.route.to == KERNEL => {
                 Fate::Ended(End::of(packet.client)(deliver(memory, packet, tables, local)))
             }
@@ -269,8 +270,10 @@ fn route(
     clamp(memory, packet, tables, now);
     if packet.route.to == OUTSIDE {
         let sender = packet.client;
-        return outside::leave(memory, packet, tables, trail, now)
-            .map_err(|verdict| End { verdict, client: Some(sender) });
+        return match outside::leave(memory, packet, tables, trail, now) {
+            Ok(Fate::Leave) => Ok(Fate::Leave),
+            other => other.map_err(End::of(sender)),
+        };
     }
     if let Some(client) = client_of(tables, packet.route.to) {
         client.prefetch_to_seal();

@@ -7,7 +7,7 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::ethernet::Mac;
 use anytun_common::wire::{checksum, mapped};
 use anytun_xdp::mode::icmp::Kind;
-use anytun_xdp::table::ways::{Action, Exit, Family, Fate, Hop, Neighbour, Next, Route, Routes, Rule, Ways};
+use anytun_xdp::table::ways::{Action, Exit, Family, Fate, Hop, Neighbour, Next, Route, Routes, Rule, Wayless, Ways};
 use anytun_xdp::table::{Link, Tags};
 use anytun_xdp::worker::memory::Kernel;
 
@@ -59,12 +59,17 @@ pub(crate) fn ways_by(mac: Mac) -> Ways {
         fate: Fate::Hops(vec![hop]),
         mtu: 0,
     };
-    let next = Next { ifindex: ETH1, address: mapped(GATEWAY) };
+    let [(next, _)] = gateway();
     Ways {
         routes: Arc::new(Routes::new(vec![rule], vec![route])),
         exits: Arc::new([(ETH1, Exit { slot: 1, mac: MACS[1], tags: Tags::default(), mtu: 1500 })].into()),
         neighbours: Arc::new([(next, Neighbour::new(mac))].into()),
     }
+}
+
+/// The gateway, as a neighbour.
+fn gateway() -> [(Next, Neighbour); 1] {
+    [(Next { ifindex: ETH1, address: mapped(GATEWAY) }, Neighbour::new(MACS[0]))]
 }
 
 /// A frame from outside.
@@ -125,6 +130,43 @@ fn a_batch_may_have_all_kinds_in_any_order() {
     let inside: Vec<usize> = sent.iter().skip(1).step_by(3).map(|frame| bench.bob.open(frame).1.len()).collect();
     assert_eq!(inside, (0..20).map(|turn| 200 + turn).collect::<Vec<_>>());
     assert_eq!((bench.count(Verdict::Outward), bench.count(Verdict::Forwarded)), (20, 40));
+}
+
+/// Two clients whose packets for the same host have different ways, and places that nobody gets to, one behind the other.
+#[test]
+fn each_packet_goes_its_own_way_whatever_went_before_it() {
+    let mut bench = open();
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    let (other, nowhere) = (Ipv4Addr::new(203, 0, 113, 2), Ipv4Addr::new(198, 51, 100, 9));
+    let rule = |priority, from, table| {
+        let action = Action::Table(table, None);
+        Rule { priority, family: Family::V4, from, to: None, more: false, action }
+    };
+    let route =
+        |table, prefix: &str, fate| Route { table, prefix: prefix.parse().expect("a prefix"), metric: 0, fate, mtu: 0 };
+    let by = |gateway| Fate::Hops(vec![Hop { ifindex: ETH1, gateway: Some(mapped(gateway)), weight: 1 }]);
+    let next = Next { ifindex: ETH1, address: mapped(other.octets()) };
+    bench.ways.store(Arc::new(Ways {
+        routes: Arc::new(Routes::new(
+            vec![rule(0, Some(format!("{bob}/32").parse().expect("a prefix")), 100), rule(1, None, 254)],
+            vec![
+                route(100, "203.0.113.0/24", by(other.octets())),
+                route(254, "0.0.0.0/0", by(GATEWAY)),
+                route(254, "198.51.100.0/24", Fate::End(Wayless::Blackhole)),
+            ],
+        )),
+        neighbours: Arc::new([(next, Neighbour::new([2, 0, 0, 0, 9, 2]))].into_iter().chain(gateway()).collect()),
+        ..ways()
+    }));
+    let turns = [(alice, HOST), (bob, HOST), (bob, HOST), (alice, nowhere), (alice, HOST), (bob, nowhere), (bob, HOST)];
+    for (from, to) in turns {
+        let client = if from == alice { &mut bench.alice } else { &mut bench.bob };
+        let frame = client.send(from, to, 84);
+        bench.arrive(0, &frame);
+    }
+    let macs: Vec<u8> = bench.sent(1).iter().map(|frame| frame[5]).collect();
+    assert_eq!(macs, [1, 2, 2, 1, 2], "the last octet of the gateway's address");
+    assert_eq!((bench.count(Verdict::Outward), bench.count(Verdict::NoWay)), (5, 2));
 }
 
 #[test]

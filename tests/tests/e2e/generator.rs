@@ -3,8 +3,9 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use anytun_tests::capture::{Frames, ensure_unique};
 use anytun_tests::config::{Client, Config, Service};
 use anytun_tests::counters::Counters;
@@ -13,6 +14,7 @@ use anytun_tests::forge::Outlet;
 use anytun_tests::lab::PORT;
 use anytun_tests::namespace::Namespace;
 use anytun_tests::node::{self, Node, Outcome};
+use anytun_tests::wait::{PATIENCE, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -34,6 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("generator/ipv6", ipv6),
         case("generator/two-queues", two_queues),
         case("generator/every-load", every_load),
+        case("generator/carrier", carrier),
         case("generator/pcap", pcap),
         case("generator/refusals", refusals),
     ]
@@ -243,6 +246,31 @@ fn round_trip() -> Result<()> {
     let (answers, sent) = (result["round_trip_us"]["count"].as_u64(), number(&result, "sent")?);
     ensure!(answers.is_some_and(|count| count > 0 && count < sent / 2), "{result}");
     Ok(())
+}
+
+/// Nothing is sent before both interfaces have a carrier, which some lose as they get an XDP program.
+fn carrier() -> Result<()> {
+    let bench = Bench::relayed()?;
+    let [link0, sink0] = [mac(&bench.relay, "link0")?, mac(&bench.generator, "sink0")?];
+    bench.relay.set("ipv4/ip_forward", "1")?;
+    bench.relay.ip(&format!("neigh add {} lladdr {sink0} dev link1 nud permanent", bench.outside.sink_source))?;
+    bench.relay.ip("link set link0 down")?;
+    let arguments = format!(
+        "--source {SOURCE}:7000 --destination {}:9000 --gateway-mac {link0} --rate 5k --warm-up 0ms --duration 500ms",
+        bench.outside.sink_source
+    );
+    let result = thread::scope(|scope| {
+        let run = scope.spawn(|| bench.measure(&arguments));
+        // Seen several times: one that did not wait would be sending by then.
+        let mut seen = 0;
+        until("the generator receives at sink0, and waits for gen0", PATIENCE, || {
+            seen += u32::from(bench.generator.ip("link show dev sink0")?.contains("prog/xdp"));
+            Ok((seen == 10).then_some(()))
+        })?;
+        bench.relay.ip("link set link0 up")?;
+        run.join().map_err(|_| anyhow!("the generator's thread panicked"))?
+    })?;
+    ensure_clean(&result, 100)
 }
 
 /// A search ends with what a way without a bottleneck carries: the highest rate that it may try.

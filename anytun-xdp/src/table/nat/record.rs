@@ -123,7 +123,9 @@ impl Record {
     /// The state, if it is live and has these words.
     #[inline]
     pub(super) fn find(&self, words: &[u64; 3]) -> Option<State> {
-        self.read().and_then(|(state, own)| (own == *words).then_some(state))
+        // Compared in registers: a comparison of memory would wait for it to be written.
+        let differs = |own: [u64; 3]| own.iter().zip(words).fold(0, |all, (a, b)| all | (a ^ b)) != 0;
+        self.read().and_then(|(state, own)| (!differs(own)).then_some(state))
     }
 
     /// The words. They stand still only for who keeps the record from ending: its holder, or who holds something that
