@@ -15,21 +15,20 @@ use crate::look::LOOK;
 /// [`Error::Unavailable`] when one has none for so long; [`Error::Running`] when `stop` is set.
 pub(crate) fn wait(links: &[&Link], limit: Duration, stop: &AtomicBool) -> Result<(), Error> {
     let end = Instant::now() + limit;
-    for link in links {
-        while !link.can_send() {
-            let name = &link.name;
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Running(format!("stopped before {name} had a carrier")));
-            }
-            if Instant::now() >= end {
-                return Err(Error::Unavailable(format!(
-                    "{name} has no carrier for {} s; look at the cable, at the port of the switch, or whether the other end \
-                     is up",
-                    limit.as_secs()
-                )));
-            }
-            thread::sleep(LOOK);
+    // All at once: two that are wired to each other lose it together, and not at the same moment.
+    while let Some(link) = links.iter().find(|link| !link.can_send()) {
+        let name = &link.name;
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Running(format!("stopped before {name} had a carrier")));
         }
+        if Instant::now() >= end {
+            return Err(Error::Unavailable(format!(
+                "{name} has no carrier for {} s; look at the cable, at the port of the switch, or whether the other end is \
+                 up",
+                limit.as_secs()
+            )));
+        }
+        thread::sleep(LOOK);
     }
     Ok(())
 }

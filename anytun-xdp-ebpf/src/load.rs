@@ -1,7 +1,11 @@
 //! Loads of packet memory as wide as they can be.
 //!
 //! What has no alignment the compiler loads octet by octet, as some processors ask for. Those that run AF_XDP at speed do not,
-//! and then neither does the verifier where packets are read (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`).
+//! and then neither does the verifier where packets are read: x86-64 and 64-bit ARM always, others by
+//! `CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`, without which the kernel refuses the programs as misaligned.
+//!
+//! The compiler moves no such load before the check of its bounds, as it knows nothing of what it does; if it did, the verifier
+//! would refuse the program.
 
 use core::arch::asm;
 

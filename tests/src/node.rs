@@ -182,15 +182,20 @@ pub fn command(namespace: &Namespace, directory: &Path, words: &[&str]) -> Resul
     run_to_end(namespace, directory, &[&[&*program.to_string_lossy()], words].concat())
 }
 
-/// Runs a command line that must end by itself.
+/// Runs a command line that must end by itself, and soon.
 pub fn run_to_end(namespace: &Namespace, directory: &Path, line: &[&str]) -> Result<Outcome> {
+    run_within(PATIENCE, namespace, directory, line)
+}
+
+/// Runs a command line that must end by itself before the time is up.
+pub fn run_within(limit: Duration, namespace: &Namespace, directory: &Path, line: &[&str]) -> Result<Outcome> {
     let log = directory.join("command.log");
     if log.exists() {
         fs::remove_file(&log)?;
     }
     let (program, arguments) = line.split_first().context("an empty command line")?;
     let mut process = Process::start(&line.join(" "), namespace, Path::new(program), arguments, &log)?;
-    let code = process.wait(PATIENCE)?.code();
+    let code = process.wait(limit)?.code();
     Ok(Outcome { code, text: process.log() })
 }
 

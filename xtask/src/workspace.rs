@@ -4,8 +4,8 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Error, Result, bail};
 
@@ -75,7 +75,7 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
         return become_program(Command::new(program).args(arguments));
     }
     // Wrong options are not to be found after minutes of other work.
-    succeed(Command::new(&program).args(arguments).arg("--dry-run"))?;
+    succeed(Command::new(&program).args(arguments).arg("--dry-run").stdout(Stdio::null()))?;
     setup::setup_benchmark();
     let (node, generator) = (build_node(true)?, build_generator(true)?);
     let quick = arguments.iter().any(|argument| argument == "--quick");
@@ -161,11 +161,13 @@ pub(crate) fn vm_dir() -> Result<PathBuf> {
     profile_dir("vm")
 }
 
-fn succeed(cargo: &mut Command) -> Result<()> {
-    let status = cargo.status().with_context(|| format!("cannot start {}", cargo.get_program().display()))?;
+fn succeed(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_owned();
+    let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
     if !status.success() {
-        let arguments: Vec<_> = cargo.get_args().map(|argument| argument.to_string_lossy()).collect();
-        bail!("cargo {}: {status}", arguments.join(" "));
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+        let name = Path::new(&program).file_name().unwrap_or(&program);
+        bail!("{} {}: {status}", name.display(), arguments.join(" "));
     }
     Ok(())
 }

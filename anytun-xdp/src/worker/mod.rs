@@ -180,8 +180,13 @@ impl<I: PacketIo> Worker<I> {
                 turns = 0;
                 self.show();
                 if idle == Idle::Sleep {
+                    let asleep = start.elapsed();
                     self.lane.sleep(self.lane.longest_sleep());
-                    rested = start.elapsed();
+                    let awake = start.elapsed();
+                    // One that ends at once gives nobody time.
+                    if awake.saturating_sub(asleep) >= REST {
+                        rested = awake;
+                    }
                 }
             }
         }

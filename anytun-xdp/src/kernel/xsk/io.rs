@@ -131,7 +131,12 @@ impl PacketIo for Xsk {
         //
         // SAFETY: the array and the timeout live through the call, the count is that of the array, the descriptors are
         // open or negative, which makes the kernel skip them, and no signal mask is given.
-        unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const timeout, ptr::null()) };
+        let ready =
+            unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const timeout, ptr::null()) };
+        // Only what was slept in vain makes the next nap longer: a wait that something ends at once takes no time.
+        if unsent > 0 && ready == 0 {
+            self.stalled = self.stalled.saturating_add(1);
+        }
         self.counters.polls += 1;
         self.ports.iter_mut().flatten().for_each(Port::ask_for_completions);
         if polled[0].revents != 0 {
@@ -175,7 +180,6 @@ impl Xsk {
             return None;
         }
         let nap = FIRST_NAP.saturating_mul(1 << self.stalled.min(7)).min(LONGEST_NAP);
-        self.stalled = self.stalled.saturating_add(1);
         Some(nap)
     }
 }

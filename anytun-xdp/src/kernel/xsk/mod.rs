@@ -47,7 +47,7 @@ pub struct Xsk {
     received: u64,
     counters: IoCounters,
     waker: Waker,
-    /// Waits since a packet was completed that found some unsent.
+    /// Naps since a packet was completed, with some unsent.
     stalled: u32,
 }
 

@@ -14,7 +14,7 @@ use clap::Parser;
 use crate::contestant::Contestant;
 use crate::generator::{Engine, Generator};
 use crate::header::Header;
-use crate::measure::{Bench, Measured};
+use crate::measure::{Bench, Measured, Samples};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::relay::Programs;
@@ -73,7 +73,7 @@ struct Arguments {
     #[arg(long)]
     profile: bool,
     /// Nothing but packets a second and processor time: no search for the lossless rate, no round trips, no checks
-    #[arg(long, conflicts_with = "profile")]
+    #[arg(long, conflicts_with_all = ["profile", "docs"])]
     rates: bool,
     /// How often each is measured [default: 5, or 3 with --quick]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -159,7 +159,7 @@ fn bench(arguments: &Arguments) -> Result<bool> {
     let not_installed = measured.left_out.iter().filter(|(subject, _)| missing(*subject).is_some()).count() - absent;
     bench.progress = Progress::new(plan.total(contestants.iter().map(|contestant| contestant.subject)));
     let interrupted = match bench.run(&mut contestants, &mut measured) {
-        Err(error) if stop.requested(Duration::ZERO) && !measured.samples.is_empty() => {
+        Err(error) if stop.requested(Duration::ZERO) && measured.samples.values().any(Samples::is_measured) => {
             bench.progress.say(&format!("interrupted: {error:#}"));
             true
         }

@@ -58,6 +58,11 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
+    /// Whether anything that counts was measured.
+    pub(crate) fn is_measured(&self) -> bool {
+        !self.peak.is_empty() || !self.idle.is_empty()
+    }
+
     /// The most that came out in every round, be it at the peak or in overload: the rate of the peak was found in another
     /// minute, and the speed of a shared processor changes by the minute.
     pub(crate) fn best(&self) -> Vec<f64> {

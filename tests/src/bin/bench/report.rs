@@ -118,8 +118,7 @@ impl Report {
             let best = |samples: &Samples| median(&samples.best()).unwrap_or(0.0);
             let best_peer = peers.max_by(|one, other| best(one).total_cmp(&best(other)));
             for &subject in &plan.subjects {
-                let is_measured = |samples: &&Samples| !samples.peak.is_empty() || !samples.idle.is_empty();
-                if let Some(samples) = samples(subject, size).filter(is_measured) {
+                if let Some(samples) = samples(subject, size).filter(|samples| samples.is_measured()) {
                     rows.push(Row::new(subject, size, samples, reflector, best_peer));
                 }
             }

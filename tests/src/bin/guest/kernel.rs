@@ -8,10 +8,11 @@ use anytun_tests::namespace::Namespace;
 /// Whether a socket is in zero-copy mode, by interface and queue.
 pub(crate) type Sockets = BTreeMap<(String, u32), bool>;
 
-/// The AF_XDP sockets of a namespace.
+/// The AF_XDP sockets of a namespace that are bound.
 pub(crate) fn sockets(namespace: &Namespace) -> Result<Sockets> {
     let text = namespace.run("ss --no-header --oneline --xdp --extended")?;
-    let sockets = text.lines().map(|line| parse(line).with_context(|| format!("ss printed: {line}")));
+    let bound = text.lines().filter(|line| line.split_whitespace().nth(2) != Some("*"));
+    let sockets = bound.map(|line| parse(line).with_context(|| format!("ss printed: {line}")));
     let sockets = sockets.collect::<Result<Vec<_>>>()?;
     let count = sockets.len();
     let by_place: Sockets = sockets.into_iter().collect();

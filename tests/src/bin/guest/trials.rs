@@ -213,7 +213,7 @@ fn generator() -> Result<()> {
     let line: Vec<&str> = line.split_whitespace().collect();
     let wanted: Sockets = ["far0", "near0"].map(|interface| ((interface.to_owned(), 0), true)).into();
     let outcome = thread::scope(|scope| {
-        let run = scope.spawn(|| node::run_to_end(&namespace, directory.path(), &line));
+        let run = scope.spawn(|| node::run_within(6 * PATIENCE, &namespace, directory.path(), &line));
         until("sockets in zero-copy mode at both ends", PATIENCE, || {
             Ok((kernel::sockets(&namespace)? == wanted).then_some(()))
         })?;
