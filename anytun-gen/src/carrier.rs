@@ -16,7 +16,7 @@ use crate::look::LOOK;
 pub(crate) fn wait(links: &[&Link], limit: Duration, stop: &AtomicBool) -> Result<(), Error> {
     let end = Instant::now() + limit;
     // All at once: two that are wired to each other lose it together, and not at the same moment.
-    while let Some(link) = links.iter().find(|link| !link.can_send()) {
+    while let Some(link) = links.iter().find(|link| !link.has_carrier()) {
         let name = &link.name;
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Running(format!("stopped before {name} had a carrier")));

@@ -9,7 +9,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
-const ETHTOOL_GLINK: u32 = 0x0a;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
@@ -85,15 +84,6 @@ impl Ethtool {
         // SAFETY: the buffer has the size of struct ethtool_drvinfo, which is all the kernel writes for this command.
         unsafe { self.ethtool(&mut words) }?;
         Ok(text(&words[1..1 + NAME / 4]))
-    }
-
-    /// Whether the driver sees a link.
-    pub(super) fn link(&self) -> io::Result<bool> {
-        // struct ethtool_value: cmd, data.
-        let mut words = [ETHTOOL_GLINK, 0];
-        // SAFETY: the buffer has the size of struct ethtool_value, which is all the kernel writes for this command.
-        unsafe { self.ethtool(&mut words) }?;
-        Ok(words[1] != 0)
     }
 
     /// The channels in use.

@@ -3,7 +3,8 @@
 use std::io;
 
 use libbpf_rs::libbpf_sys;
-use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::{InterfaceFlags, if_nameindex, if_nametoindex};
 
 use super::HostError;
 use super::ethtool::Ethtool;
@@ -40,12 +41,6 @@ pub enum LinkState {
     Gone,
     /// It does not run the node's program any more.
     Detached,
-}
-
-/// Whether the flags of an interface say that it is up and has a carrier.
-fn is_ready(ethtool: &Ethtool) -> bool {
-    let ready = libc::IFF_UP | libc::IFF_RUNNING;
-    ethtool.flags().is_ok_and(|flags| flags & ready == ready)
 }
 
 /// An XDP program that is attached to an interface.
@@ -114,15 +109,20 @@ impl Link {
         if !query(self.ifindex).is_ok_and(runs) {
             return LinkState::Detached;
         }
-        let is_ready = Ethtool::new(&self.name).is_ok_and(|ethtool| is_ready(&ethtool));
-        if is_ready { LinkState::Up } else { LinkState::Down }
+        let ready = libc::IFF_UP | libc::IFF_RUNNING;
+        match Ethtool::new(&self.name).and_then(|ethtool| ethtool.flags()) {
+            Ok(flags) if flags & ready == ready => LinkState::Up,
+            _ => LinkState::Down,
+        }
     }
 
-    /// Whether packets can be sent now. An interface that has just got an XDP program or a socket may be without a carrier for
-    /// seconds: its driver starts it anew.
-    pub fn can_send(&self) -> bool {
-        // The flags lag behind by up to a second; the driver knows of the link at once, but not of what comes after it.
-        Ethtool::new(&self.name).is_ok_and(|ethtool| is_ready(&ethtool) && ethtool.link().unwrap_or(true))
+    /// Whether it is up and has a carrier at this moment. An interface that has just got an XDP program or a socket may be
+    /// without for seconds: its driver starts it anew.
+    pub fn has_carrier(&self) -> bool {
+        // Not by IFF_RUNNING, which follows up to a second later (Documentation/networking/operstates.rst).
+        let ready = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOWER_UP;
+        let is_ready = |other: InterfaceAddress| other.interface_name == self.name && other.flags.contains(ready);
+        getifaddrs().is_ok_and(|mut all| all.any(is_ready))
     }
 
     /// Whether packets may come in with checksums that their sender left to its hardware: where there is none.

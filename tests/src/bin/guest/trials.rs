@@ -195,23 +195,23 @@ fn after_kill() -> Result<()> {
 fn generator() -> Result<()> {
     machine::name_interfaces()?;
     let (namespace, directory) = (Namespace::new("generator")?, tempfile::tempdir()?);
+    let queues = ["far0", "near0"].map(machine::receive_queues).into_iter().collect::<Result<Vec<_>>>()?;
+    let queues = queues.into_iter().min().unwrap_or_default() as u32;
     for interface in ["far0", "near0"] {
-        // The sink has a socket on one queue, and any may get a flow.
-        if machine::receive_queues(interface)? > 1 {
-            output(Command::new("ethtool").args(["-L", interface, "combined", "1"]))?;
-        }
         output(Command::new("ip").args(["link", "set", interface, "netns", namespace.name()]))?;
         namespace.ip(&format!("link set {interface} up"))?;
     }
     let result = directory.path().join("result.json");
     let line = format!(
         "{GENERATOR} run --interface far0 --sink near0 --gateway-mac {} --source 198.18.0.1:7000 \
-         --destination 198.18.0.2:9000 --xdp zerocopy --size imix --rate 400 --duration 2s --json {}",
+         --destination 198.18.0.2:9000 --queues 0-{} --xdp zerocopy --size imix --rate 400 --duration 2s --json {}",
         machine::address("near0")?,
+        queues.saturating_sub(1),
         result.display()
     );
     let line: Vec<&str> = line.split_whitespace().collect();
-    let wanted: Sockets = ["far0", "near0"].map(|interface| ((interface.to_owned(), 0), true)).into();
+    let places = (0..queues).flat_map(|queue| ["far0", "near0"].map(|interface| (interface.to_owned(), queue)));
+    let wanted: Sockets = places.map(|place| (place, true)).collect();
     let outcome = thread::scope(|scope| {
         let run = scope.spawn(|| node::run_within(6 * PATIENCE, &namespace, directory.path(), &line));
         until("sockets in zero-copy mode at both ends", PATIENCE, || {
