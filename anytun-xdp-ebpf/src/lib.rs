@@ -22,13 +22,13 @@ impl Bytes for Frame<'_> {
         if start + N > self.0.data_end() {
             return None;
         }
-        // SAFETY: the N octets from `start` lie between data and data_end, which the line above just checked and the
-        // verifier insists on; the memory is initialised, `[u8; N]` has no alignment, and nobody writes to the packet
-        // while the program reads it.
         #[cfg(not(target_arch = "bpf"))]
+        // SAFETY: the N octets from `start` lie between data and data_end, which was just checked and the verifier
+        // insists on; the memory is initialised, `[u8; N]` has no alignment, and nobody writes to the packet while the
+        // program reads it.
         return Some(unsafe { *(start as *const [u8; N]) });
-        // SAFETY: as above.
         #[cfg(target_arch = "bpf")]
+        // SAFETY: as above.
         return Some(unsafe { load::octets(start) });
     }
 }

@@ -127,12 +127,12 @@ impl PacketIo for Xsk {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(timeout.subsec_nanos()),
         };
+        let count = polled.len() as libc::nfds_t;
         // In copy mode the kernel also sends what is in the TX rings when it is polled (xsk_poll).
         //
         // SAFETY: the array and the timeout live through the call, the count is that of the array, the descriptors are
         // open or negative, which makes the kernel skip them, and no signal mask is given.
-        let ready =
-            unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, &raw const timeout, ptr::null()) };
+        let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), count, &raw const timeout, ptr::null()) };
         // Only what was slept in vain makes the next nap longer: a wait that something ends at once takes no time.
         if unsent > 0 && ready == 0 {
             self.stalled = self.stalled.saturating_add(1);
