@@ -13,6 +13,9 @@ pub const MAX_SOCKETS: u32 = MAX_INTERFACES * QUEUES_PER_INTERFACE;
 /// Services a node can have.
 pub const MAX_SERVICES: u32 = 1024;
 
+/// So many services are compared one by one: most nodes have no more, and that is quicker than to hash.
+pub const FEW: usize = 4;
+
 /// Prefixes that packets from outside can be for.
 pub const MAX_INSIDE: u32 = 1 << 18;
 
@@ -72,9 +75,37 @@ pub struct ServiceKey {
 const _: () = assert!(size_of::<ServiceKey>() == 20 && align_of::<ServiceKey>() == 4);
 
 impl ServiceKey {
+    /// Is no service's: packets have zeros where it has none.
+    pub const NONE: Self = Self { address: [0; 16], port: [0; 2], reserved: [0xff; 2] };
+
     /// The key for an address and a port.
     #[inline(always)]
     pub const fn new(address: [u8; 16], port: u16) -> Self {
         Self { address, port: port.to_be_bytes(), reserved: [0; 2] }
     }
+
+    /// Whether both are the same, by words: BPF compares arrays octet by octet.
+    #[inline(always)]
+    pub fn is(&self, other: &Self) -> bool {
+        let words = |key: &Self| {
+            let (address, _) = key.address.as_chunks::<8>();
+            let [a, b] = [0, 1].map(|at| address.get(at).map_or(0, |word| u64::from_ne_bytes(*word)));
+            let ([p, q], [r, s]) = (key.port, key.reserved);
+            [a, b, u64::from(u32::from_ne_bytes([p, q, r, s]))]
+        };
+        let ([a, b, c], [x, y, z]) = (words(self), words(other));
+        a ^ x | b ^ y | c ^ z == 0
+    }
 }
+
+/// The first of the services, for the XDP program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct FewServices {
+    /// The services, [`ServiceKey::NONE`] in places that are free.
+    pub keys: [ServiceKey; FEW],
+    /// Zero when there are no others.
+    pub more: u32,
+}
+
+const _: () = assert!(size_of::<FewServices>() == 84 && align_of::<FewServices>() == 4);

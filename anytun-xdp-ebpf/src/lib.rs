@@ -10,6 +10,21 @@ use aya_ebpf::programs::XdpContext;
 /// The packet that a program runs on.
 pub struct Frame<'a>(pub &'a XdpContext);
 
+impl Frame<'_> {
+    /// Begins to bring near what is at `offset`, if the packet goes so far.
+    #[inline(always)]
+    pub fn prefetch(&self, offset: usize) {
+        let at = self.0.data() + offset;
+        if at < self.0.data_end() {
+            #[cfg(target_arch = "bpf")]
+            // SAFETY: the octet at `at` lies between data and data_end, as was just checked.
+            unsafe {
+                load::touch(at)
+            };
+        }
+    }
+}
+
 impl Bytes for Frame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {

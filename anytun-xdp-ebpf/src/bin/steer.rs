@@ -9,8 +9,8 @@ use core::sync::atomic::AtomicU64;
 use anytun_common::backlog::{self, Backlog, FLOWS_PER_QUEUE, Flow};
 use anytun_common::classify::{Network, Udp, fragment, network, port, udp};
 use anytun_common::map::{
-    FRAGMENT, FragmentKey, InsideKey, MAX_FRAGMENTS, MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES, MAX_SOCKETS, NO_PORT,
-    QUEUES_PER_INTERFACE, ServiceKey, inside_key,
+    FRAGMENT, FewServices, FragmentKey, InsideKey, MAX_FRAGMENTS, MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES,
+    MAX_SOCKETS, NO_PORT, QUEUES_PER_INTERFACE, ServiceKey, inside_key,
 };
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::Header;
@@ -22,9 +22,16 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
 
+/// Octets that come near together.
+const CACHE_LINE: usize = 64;
+
 /// Where packets must be addressed to be steered. The value is not used.
 #[map]
 static SERVICES: HashMap<ServiceKey, u8> = HashMap::with_max_entries(MAX_SERVICES, 0);
+
+/// The first of them, or all if they are few.
+#[map]
+static FEW_SERVICES: Array<FewServices> = Array::with_max_entries(1, 0);
 
 /// What packets from outside are for: prefixes of clients of open networks, and blocks of ports of NATs. The value is not
 /// used.
@@ -97,6 +104,8 @@ struct Sender {
 #[inline(always)]
 fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     let frame = Frame(ctx);
+    // Where the headers of a tunnelled packet go on, for whoever copies it: it comes near while the first line does.
+    frame.prefetch(CACHE_LINE);
     let network = network(&frame)?;
     let sender = match for_service(&frame, &network) {
         Ok(sender) => sender,
@@ -120,10 +129,27 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
 fn for_service(frame: &Frame<'_>, network: &Network) -> Result<Sender, Verdict> {
     // Not the whole datagram: what is not on the stack need not be copied there.
     let Udp { payload, source_port, destination_port, .. } = udp(frame, network)?;
-    // SAFETY: the value is not read; a concurrent change of the map shows as found or as not found.
-    unsafe { SERVICES.get(ServiceKey::new(network.destination, destination_port)) }.ok_or(Verdict::NotService)?;
+    if !is_service(&ServiceKey::new(network.destination, destination_port)) {
+        return Err(Verdict::NotService);
+    }
     let mux = Header::read(frame, payload).map_or(0, |header| header.mux);
     Ok(Sender { port: source_port, mux })
+}
+
+/// Whether packets addressed so are for a service.
+#[inline(always)]
+fn is_service(key: &ServiceKey) -> bool {
+    // It may change while it is read, but not where a service stays.
+    if let Some(few) = FEW_SERVICES.get(0) {
+        if few.keys.iter().any(|few| few.is(key)) {
+            return true;
+        }
+        if few.more == 0 {
+            return false;
+        }
+    }
+    // SAFETY: the value is not read; a concurrent change of the map shows as found or as not found.
+    unsafe { SERVICES.get(key) }.is_some()
 }
 
 /// Whether the packet is for a client of an open network, under its own address or behind a NAT.

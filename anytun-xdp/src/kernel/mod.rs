@@ -22,6 +22,7 @@ pub mod queues;
 mod rtnetlink;
 mod scheduling;
 mod service;
+mod services;
 mod tun;
 mod xsk;
 

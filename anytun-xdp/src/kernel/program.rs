@@ -14,6 +14,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 
 use super::backlog::Backlogs;
+use super::services::Services;
 use super::{Attachment, HostError, Link, Xsk, object, privilege, xsk};
 use crate::config::{PortRange, XdpMode};
 
@@ -22,9 +23,6 @@ pub(super) const NAME: &str = "anytun_xdp";
 
 /// Packets that may wait for a worker at most: less than its RX ring takes, so that none is lost behind the program.
 const QUEUE_LIMIT: u64 = xsk::RX_RING as u64 * 3 / 4;
-
-/// Octets of a [`ServiceKey`], in the order of its fields.
-type Key = [u8; size_of::<ServiceKey>()];
 
 /// What packets from outside are for: as many leading bits of a key as count.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -79,10 +77,10 @@ pub struct Program {
     /// First, so that they go before the program and its maps.
     attachments: Vec<Attachment>,
     ebpf: Ebpf,
-    services: HashMap<MapData, Key, u8>,
+    services: Services,
     inside: LpmTrie<MapData, InsideKey, u8>,
-    /// What `services` and `inside` hold.
-    current: Steered,
+    /// What `inside` holds.
+    current: HashSet<Inside>,
     slots: HashMap<MapData, u32, u32>,
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
@@ -118,13 +116,13 @@ impl Program {
         xdp.load().map_err(|error| load_error(error.into()))?;
         let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| broken(format!("it has no map {name}")));
         Ok(Self {
-            services: map("SERVICES")?.try_into().map_err(map_error)?,
+            services: Services::new(map("SERVICES")?, map("FEW_SERVICES")?).map_err(map_error)?,
             inside: map("INSIDE")?.try_into().map_err(map_error)?,
             slots: map("SLOTS")?.try_into().map_err(map_error)?,
             sockets: map("SOCKETS")?.try_into().map_err(map_error)?,
             verdicts: map("VERDICTS")?.try_into().map_err(map_error)?,
             backlogs: backlogs(map("BACKLOGS")?)?,
-            current: Steered::default(),
+            current: HashSet::new(),
             attachments: Vec::new(),
             flush_log: Box::new(move || logger.flush()),
             ebpf,
@@ -140,21 +138,14 @@ impl Program {
     pub fn steer(&mut self, wanted: &Steered) -> Result<(), HostError> {
         let Self { services, inside, current, .. } = self;
         let prefix = |inside: &Inside| Prefix::new(u32::from(inside.bits), inside.key);
-        for key in wanted.services.difference(&current.services.clone()) {
-            services.insert(octets(key), 1, 0).map_err(map_error)?;
-            current.services.insert(*key);
-        }
-        for key in wanted.inside.difference(&current.inside.clone()) {
+        services.set(&wanted.services).map_err(map_error)?;
+        for key in wanted.inside.difference(&current.clone()) {
             inside.insert(&prefix(key), 1, 0).map_err(map_error)?;
-            current.inside.insert(*key);
+            current.insert(*key);
         }
-        for key in current.services.clone().difference(&wanted.services) {
-            services.remove(&octets(key)).map_err(map_error)?;
-            current.services.remove(key);
-        }
-        for key in current.inside.clone().difference(&wanted.inside) {
+        for key in current.clone().difference(&wanted.inside) {
             inside.remove(&prefix(key)).map_err(map_error)?;
-            current.inside.remove(key);
+            current.remove(key);
         }
         Ok(())
     }
@@ -275,13 +266,6 @@ fn backlogs(map: Map) -> Result<Backlogs, HostError> {
         Map::Array(map) => Backlogs::new(&map),
         _ => Err(broken("its map of backlogs is no array".into())),
     }
-}
-
-fn octets(key: &ServiceKey) -> Key {
-    let mut octets = [0; size_of::<ServiceKey>()];
-    octets[..16].copy_from_slice(&key.address);
-    octets[16..18].copy_from_slice(&key.port);
-    octets
 }
 
 /// What kept the program from being loaded. The kernel refuses a program of a process that lacks a capability with EPERM,

@@ -207,6 +207,31 @@ fn services_come_and_go() {
     });
 }
 
+/// The first few are looked up elsewhere than the others.
+#[test]
+fn every_service_is_found_however_many_there_are() {
+    if !permitted("many services") {
+        return;
+    }
+    with_kernel(|kernel| {
+        let to = |port: u16| ethernet(&[0x86dd], &ipv6(17, &udp(port, 32)));
+        let ports: Vec<u16> = (PORT..PORT + 12).collect();
+        for count in [0, 1, 4, 5, 12, 5, 4, 3, 0] {
+            // Those that come last stay longest.
+            let wanted = &ports[ports.len() - count..];
+            let keys = wanted.iter().map(|port| ServiceKey::new(V6, *port));
+            kernel.program.steer(&Steered::services(keys)).unwrap();
+            for port in &ports {
+                let verdict = if wanted.contains(port) { Verdict::Steered } else { Verdict::NotService };
+                assert_eq!(kernel.program.test_run(&to(*port)).unwrap().verdict, verdict, "{port} of {wanted:?}");
+            }
+            let mut zeros = to(0);
+            zeros[14 + 24..14 + 40].fill(0);
+            assert_eq!(kernel.program.test_run(&zeros).unwrap().verdict, Verdict::NotService, "of {wanted:?}");
+        }
+    });
+}
+
 #[test]
 fn prefixes_of_clients_come_and_go_and_the_rest_of_them_stays() {
     if !permitted("prefixes of clients") {
