@@ -12,8 +12,10 @@
 use crate::table::nat::{Account, End, Flow, Inside, Nat, Protocol, Refusal};
 
 mod change;
+mod crossing;
 mod view;
 
+pub use crossing::Crossing;
 use view::{Extent, Fragment, ICMP_HEADER, Message, Side, View};
 
 /// What is known of the checksums of TCP and UDP.
@@ -41,6 +43,18 @@ pub enum Onward {
 /// # Errors
 /// Why it cannot go out, the packet unchanged.
 pub fn outbound(nat: &Nat, account: Account, packet: &mut [u8], sums: Sums, now: u64) -> Result<Onward, Refusal> {
+    outbound_first(nat, account, packet, sums, now).map(|(onward, _)| onward)
+}
+
+/// As [`outbound`], and tells what goes for those that come right behind it.
+#[inline]
+pub fn outbound_first(
+    nat: &Nat,
+    account: Account,
+    packet: &mut [u8],
+    sums: Sums,
+    now: u64,
+) -> Result<(Onward, Option<Crossing>), Refusal> {
     let view = view(nat, packet)?;
     let onward = if view.destination == nat.address() { Onward::Hairpin } else { Onward::Outside };
     let own = |port| End { address: nat.address(), port };
@@ -48,28 +62,29 @@ pub fn outbound(nat: &Nat, account: Account, packet: &mut [u8], sums: Sums, now:
     if let Some(fragment) = view.fragment.filter(|fragment| !fragment.is_first) {
         nat.outbound_fragment(key(fragment), now)?;
         view.put_end(packet, Side::Source, &own(0));
-        return Ok(onward);
+        return Ok((onward, None));
     }
     let (port, remote, protocol, flags) = match view.message(packet)? {
         Message::Ports { protocol, source, destination, flags } => (source, destination, protocol, flags),
         // The node's own address answers queries by itself; answers are to queries that never come in.
         Message::Query(id) if onward == Onward::Outside => (id, 0, Protocol::Icmp, 0),
         Message::Query(_) | Message::Answer(_) => return Err(Refusal::NoMapping),
-        Message::Error => return error_outbound(nat, account, packet, &view, now).map(|()| onward),
+        Message::Error => return error_outbound(nat, account, packet, &view, now).map(|()| (onward, None)),
     };
     if onward == Onward::Hairpin && !nat.settings().ports.contains(remote) {
         return Err(Refusal::ForeignRange);
     }
     let inside = End { address: view.source, port };
     let flow = Flow { protocol, remote: End { address: view.destination, port: remote }, flags };
-    let outside = nat.outbound(account, &inside, &flow, now)?;
-    view.put_end(packet, Side::Source, &own(outside));
+    let outside = own(nat.outbound(account, &inside, &flow, now)?);
+    let crossing = if onward == Onward::Outside { Crossing::new(packet, &view, &outside) } else { None };
+    view.put_end(packet, Side::Source, &outside);
     if let Some(fragment) = view.fragment {
         nat.note_outbound_fragments(key(fragment), now);
     } else {
         complete(packet, sums);
     }
-    Ok(onward)
+    Ok((onward, crossing))
 }
 
 /// Translates a packet from outside that is addressed to the NAT. Returns whom it is for; whether that client is still one,

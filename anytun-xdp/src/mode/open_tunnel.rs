@@ -6,7 +6,7 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::{ethernet, ipv4, ipv6, mapped};
 
 use super::inner::Inner;
-use super::nat::{self, Sums};
+use super::nat::{self, Crossing, Sums};
 use super::partial;
 use super::tunnel::{Route, destination, source};
 use crate::table::nat::{Member, Refusal};
@@ -176,34 +176,48 @@ pub fn border<'a>(client: &'a Client, packet: &[u8]) -> Result<Border<'a>, Verdi
     Ok(if is_back { Border::Back(member) } else { Border::Behind(member) })
 }
 
-/// Translates a packet that leaves through `border`. Returns the client that it goes to when it goes back.
+/// How a packet has crossed a border.
+#[derive(Clone, Copy, Debug)]
+pub enum Crossed {
+    /// As it was.
+    Open,
+    /// Behind a NAT; and what goes for those right behind it.
+    Behind(Option<Crossing>),
+    /// Back into its network, to the client of this number.
+    Back(u32),
+}
+
+/// Translates a packet that leaves through `border`.
 ///
 /// # Errors
 /// Why it cannot, the packet unchanged unless it goes back.
 #[inline]
-pub fn cross(tables: &Tables, border: Border<'_>, packet: &mut [u8], now: u64) -> Result<Option<u32>, Verdict> {
-    let (Border::Behind(member) | Border::Back(member)) = border else { return Ok(None) };
-    nat::outbound(member.nat(), member.account(), packet, Sums::Whole, now)?;
+pub fn cross(tables: &Tables, border: Border<'_>, packet: &mut [u8], now: u64) -> Result<Crossed, Verdict> {
+    let (Border::Behind(member) | Border::Back(member)) = border else { return Ok(Crossed::Open) };
+    let (_, crossing) = nat::outbound_first(member.nat(), member.account(), packet, Sums::Whole, now)?;
     match border {
-        Border::Back(_) => come_back(tables, member, packet, now).map(Some),
-        _ => Ok(None),
+        Border::Back(_) => come_back(tables, member, packet, now).map(Crossed::Back),
+        _ => Ok(Crossed::Behind(crossing)),
     }
 }
 
 /// The ways out of a batch of packets. Those of one pair of hosts often come one behind the other, so the last way is kept:
-/// as long as nobody else changes `ways`, it is that of the next such packet.
+/// as long as nobody else changes `ways`, it is that of the next such packet. So is how the last one crossed a NAT, for what
+/// follows of its flow.
 pub struct Trail<'a> {
     ways: &'a Ways,
     /// Source and destination, as numbers, so that they are compared in registers.
     last: Option<[u128; 2]>,
     way: Way,
+    /// Of a packet of the client of this number, which left by `way`.
+    crossing: Option<(u32, Crossing)>,
 }
 
 impl<'a> Trail<'a> {
     /// Nobody has left yet.
     #[inline]
     pub fn new(ways: &'a Ways) -> Self {
-        Self { ways, last: None, way: Way::default() }
+        Self { ways, last: None, way: Way::default(), crossing: None }
     }
 
     /// The way out of a packet that leaves through `border`. It was checked when it was routed.
@@ -212,11 +226,27 @@ impl<'a> Trail<'a> {
         let (source, destination) = ends(packet).ok_or(Wayless::Unreachable)?;
         let source = border.source(source);
         let pair = [source, destination].map(u128::from_ne_bytes);
+        self.crossing = None;
         if self.last.is_none_or(|last| last[0] ^ pair[0] | last[1] ^ pair[1] != 0) {
             self.way = self.ways.find(&destination, &source, flow(&source, &destination))?;
             self.last = Some(pair);
         }
         Ok(&self.way)
+    }
+
+    /// Remembers how a packet of `client` crossed that goes the last way.
+    #[inline]
+    pub fn note(&mut self, client: u32, crossing: Option<Crossing>) {
+        self.crossing = crossing.map(|crossing| (client, crossing));
+    }
+
+    /// The way of a packet of `client` that goes as the last one did, translated as that one. Nothing of any other, or when it
+    /// is too large; it is as it came then.
+    #[inline]
+    pub fn repeat(&mut self, client: u32, packet: &mut [u8]) -> Option<&Way> {
+        let (sender, crossing) = self.crossing.as_mut()?;
+        let fits = packet.len() <= usize::from(self.way.mtu);
+        (*sender == client && fits && crossing.repeat(packet)).then_some(&self.way)
     }
 }
 

@@ -8,7 +8,7 @@ use super::passage::{Fate, client_of};
 use super::stages::{clamp, inner};
 use super::tell::{tell, tell_outside};
 use crate::mode::fragment::Cut;
-use crate::mode::open_tunnel::{self, Border, Trail};
+use crate::mode::open_tunnel::{self, Border, Crossed, Trail};
 use crate::table::ways::{Asks, Next, Way, Wayless, Ways};
 use crate::table::{OUTSIDE, Tables};
 
@@ -53,10 +53,15 @@ pub(super) fn leave(
     now: u64,
 ) -> Result<Fate, Verdict> {
     let octets = memory.get_mut(inner(packet)).ok_or(Verdict::MalformedInner)?;
+    if let Some(way) = trail.repeat(packet.client, octets) {
+        return frame(memory, packet, way);
+    }
     let client = client_of(tables, packet.client).ok_or(Verdict::UnknownMux)?;
     let border = open_tunnel::border(client, octets)?;
     if let Border::Back(_) = border {
-        let to = open_tunnel::cross(tables, border, octets, now)?.ok_or(Verdict::NatNoMapping)?;
+        let Crossed::Back(to) = open_tunnel::cross(tables, border, octets, now)? else {
+            return Err(Verdict::NatNoMapping);
+        };
         packet.route.to = to;
         clamp(memory, packet, tables, now);
         if let Some(client) = client_of(tables, to) {
@@ -64,9 +69,11 @@ pub(super) fn leave(
         }
         return Ok(Fate::On);
     }
-    let way = fitting(trail, border, octets)?;
-    open_tunnel::cross(tables, border, octets, now)?;
-    frame(memory, packet, way)
+    let way = *fitting(trail, border, octets)?;
+    if let Crossed::Behind(crossing) = open_tunnel::cross(tables, border, octets, now)? {
+        trail.note(packet.client, crossing);
+    }
+    frame(memory, packet, &way)
 }
 
 /// Translates a packet that leaves an open network in fragments, which [`enclose`] takes from there: a NAT refuses it as a

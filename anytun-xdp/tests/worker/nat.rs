@@ -111,6 +111,37 @@ fn a_client_is_seen_as_the_nat_and_gets_the_answers() {
     assert_eq!(bench.alice.open(&sent[0]).1, ipv4(HOST, alice, 59, ICMP, &icmp(0, &rest(0x7711))));
 }
 
+/// What goes out right behind one another: whoever's it is, and however large.
+#[test]
+fn each_packet_leaves_from_its_own_port_whatever_went_before_it() {
+    let mut bench = opened(KEYS);
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    let lent = [(false, 5000), (false, 5001), (true, 5000)].map(|(is_bob, from)| lent(&mut bench, is_bob, from, 53));
+    let [first, second, bobs] = lent;
+    assert!(first != second && second != bobs && first != bobs);
+    let turns = [
+        (false, 5000, 33, first),
+        (false, 5000, 0, first),
+        (false, 5001, 33, second),
+        (false, 5000, 700, first),
+        (true, 5000, 700, bobs),
+        (true, 5000, 1, bobs),
+        (false, 5000, 1, first),
+    ];
+    let mut wanted = Vec::new();
+    for (is_bob, from, length, port) in turns {
+        let peer = if is_bob { &mut bench.bob } else { &mut bench.alice };
+        let inner = if is_bob { bob } else { alice };
+        peer.sequence += 1;
+        // All through one port, so that they are of one batch.
+        let frame = peer.seal(peer.sequence - 1, 0x0800, &udp((inner, from), (HOST, 53), 64, length));
+        bench.arrive(0, &frame);
+        wanted.push(udp((NAT, port), (HOST, 53), 63, length));
+    }
+    let sent: Vec<_> = bench.sent(1).iter().map(|frame| frame[14..].to_vec()).collect();
+    assert_eq!(sent, wanted);
+}
+
 #[test]
 fn a_host_outside_is_told_by_the_nat_about_the_packet_it_sent() {
     let mut bench = opened(KEYS);

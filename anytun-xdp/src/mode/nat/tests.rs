@@ -6,6 +6,7 @@ use super::*;
 use crate::config::PortRange;
 use crate::table::nat::{Member, SYN, Settings};
 
+mod crossing;
 mod errors;
 mod fragments;
 mod packet;

@@ -6,7 +6,7 @@ use super::change::Change;
 use crate::table::nat::{End, Protocol, Refusal};
 
 const ICMP: u8 = 1;
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const DESTINATION_OPTIONS: u8 = 60;
@@ -15,7 +15,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 const EXTENSIONS: usize = 6;
 /// Octets of an ICMP header with the word that depends on the type.
 pub(super) const ICMP_HEADER: usize = 8;
-const TCP_HEADER: usize = 20;
+pub(super) const TCP_HEADER: usize = 20;
 
 /// One of the two ends of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@ use super::*;
 use crate::table::nat::Inside;
 
 /// Repeats itself.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -15,13 +15,13 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 }
 
 /// Changes a few octets, or cuts the packet, or lengthens it.
-fn damage(packet: &mut Vec<u8>, random: &mut Random) {
+pub(super) fn damage(packet: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..random.below(4) {
         let at = random.below(packet.len());
         packet[at] = random.next() as u8;
