@@ -75,37 +75,49 @@ pub struct ServiceKey {
 const _: () = assert!(size_of::<ServiceKey>() == 20 && align_of::<ServiceKey>() == 4);
 
 impl ServiceKey {
-    /// Is no service's: packets have zeros where it has none.
-    pub const NONE: Self = Self { address: [0; 16], port: [0; 2], reserved: [0xff; 2] };
-
     /// The key for an address and a port.
     #[inline(always)]
     pub const fn new(address: [u8; 16], port: u16) -> Self {
         Self { address, port: port.to_be_bytes(), reserved: [0; 2] }
     }
 
-    /// Whether both are the same, by words: BPF compares arrays octet by octet.
+    /// What it says in words: the halves of the address and the port, each as it lies in memory.
     #[inline(always)]
-    pub fn is(&self, other: &Self) -> bool {
-        let words = |key: &Self| {
-            let (address, _) = key.address.as_chunks::<8>();
-            let [a, b] = [0, 1].map(|at| address.get(at).map_or(0, |word| u64::from_ne_bytes(*word)));
-            let ([p, q], [r, s]) = (key.port, key.reserved);
-            [a, b, u64::from(u32::from_ne_bytes([p, q, r, s]))]
-        };
-        let ([a, b, c], [x, y, z]) = (words(self), words(other));
-        a ^ x | b ^ y | c ^ z == 0
+    pub fn words(&self) -> ServiceWords {
+        let address = u128::from_be_bytes(self.address);
+        [((address >> 64) as u64).to_be(), (address as u64).to_be(), u16::from_ne_bytes(self.port).into()]
+    }
+
+    /// The key that has these [words](Self::words).
+    #[inline(always)]
+    pub fn from_words([high, low, port]: ServiceWords) -> Self {
+        let address = u128::from(u64::from_be(high)) << 64 | u128::from(u64::from_be(low));
+        Self { address: address.to_be_bytes(), port: (port as u16).to_ne_bytes(), reserved: [0; 2] }
     }
 }
+
+/// A [`ServiceKey`] in words, which BPF loads as such: octets it loads one by one.
+pub type ServiceWords = [u64; 3];
 
 /// The first of the services, for the XDP program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct FewServices {
-    /// The services, [`ServiceKey::NONE`] in places that are free.
-    pub keys: [ServiceKey; FEW],
+    /// The services, [`NO_SERVICE`](Self::NO_SERVICE) in places that are free.
+    pub keys: [ServiceWords; FEW],
     /// Zero when there are no others.
-    pub more: u32,
+    pub more: u64,
 }
 
-const _: () = assert!(size_of::<FewServices>() == 84 && align_of::<FewServices>() == 4);
+const _: () = assert!(size_of::<FewServices>() == (3 * FEW + 1) * 8);
+
+impl FewServices {
+    /// The key of no service: no port is so large.
+    pub const NO_SERVICE: ServiceWords = [0, 0, u64::MAX];
+
+    /// Whether a service is among them.
+    #[inline(always)]
+    pub fn contains(&self, key: &ServiceWords) -> bool {
+        self.keys.iter().any(|few| few.iter().zip(key).fold(0, |all, (a, b)| all | (a ^ b)) == 0)
+    }
+}

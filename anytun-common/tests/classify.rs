@@ -1,6 +1,6 @@
 //! The decoder on frames written out by hand.
 
-use anytun_common::classify::{Datagram, Fragment, classify, fragment, network, port};
+use anytun_common::classify::{Datagram, Fragment, classify, fragment, network, plain, port};
 use anytun_common::map::{FragmentKey, NO_PORT};
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{checksum, mapped};
@@ -205,4 +205,34 @@ fn a_whole_packet_never_has_the_port_of_fragments() {
     }
     let first = ipv4(&[], &to_port(0), |header| header[6] = 0x20);
     assert_eq!(part(&frame(&[0x08, 0], &first)).port, Some(NO_PORT));
+}
+
+/// The short way is a way to the same.
+#[test]
+fn what_is_plain_is_found_as_anything_else() {
+    let tagged = frame(&[0x81, 0, 0, 10, 0x08, 0], &ipv4(&[], &UDP, |_| ()));
+    let whole = frame(&[0x08, 0], &ipv4(&[], &UDP, |_| ()));
+    let long = [&whole[..], &[0; 6]].concat();
+    let part = frame(&[0x08, 0], &ipv4(&[], &UDP, |packet| packet[6] = 0x20));
+    let options = frame(&[0x08, 0], &ipv4(&[1; 4], &UDP, |_| ()));
+    for frame in [&whole, &long] {
+        assert_eq!(plain(&frame[..]), network(&frame[..]).ok());
+        assert!(plain(&frame[..]).is_some());
+    }
+    for other in [&tagged, &part, &options, &frame(&[0x86, 0xdd], &ipv6(17, &UDP))] {
+        assert_eq!(plain(&other[..]), None, "{other:02x?}");
+        assert!(network(&other[..]).is_ok());
+    }
+    // Every octet of the headers with every value, and every length: found alike, or by the other way only.
+    for at in 0..34 {
+        for value in 0..=255 {
+            let mut changed = whole.clone();
+            changed[at] = value;
+            let found = plain(&changed[..]);
+            assert!(found.is_none() || found == network(&changed[..]).ok(), "{value:#x} at {at}");
+        }
+    }
+    for length in 0..whole.len() {
+        assert_eq!(plain(&whole[..length]), None, "{length} octets");
+    }
 }

@@ -7,10 +7,10 @@ use core::ptr;
 use core::sync::atomic::AtomicU64;
 
 use anytun_common::backlog::{self, Backlog, FLOWS_PER_QUEUE, Flow};
-use anytun_common::classify::{Network, Udp, fragment, network, port, udp};
+use anytun_common::classify::{Network, Udp, fragment, network, plain, port, udp};
 use anytun_common::map::{
     FRAGMENT, FewServices, FragmentKey, InsideKey, MAX_FRAGMENTS, MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES,
-    MAX_SOCKETS, NO_PORT, QUEUES_PER_INTERFACE, ServiceKey, inside_key,
+    MAX_SOCKETS, NO_PORT, QUEUES_PER_INTERFACE, ServiceKey, ServiceWords, inside_key,
 };
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::Header;
@@ -106,11 +106,10 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     let frame = Frame(ctx);
     // Where the headers of a tunnelled packet go on, for whoever copies it: it comes near while the first line does.
     frame.prefetch(CACHE_LINE);
-    let network = network(&frame)?;
-    let sender = match for_service(&frame, &network) {
-        Ok(sender) => sender,
-        Err(_) if for_client(&frame, &network) => Sender { port: 0, mux: 0 },
-        Err(verdict) => return Err(verdict),
+    let plain = plain(&frame).and_then(|network| Some((for_service(&frame, &network).ok()?, network)));
+    let (sender, network) = match plain {
+        Some(service) => service,
+        None => of_any(&frame)?,
     };
     // SAFETY: a slot is written once, before the program is attached to the interface.
     let slot = *unsafe { SLOTS.get(ctx.ingress_ifindex() as u32) }.ok_or(Verdict::NoSocket)?;
@@ -124,12 +123,23 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     if admit(&network, &sender, place) { Ok(action) } else { Err(Verdict::Overload) }
 }
 
+/// For whom a packet of any kind is, by whom, and what its IP header says.
+#[inline(always)]
+fn of_any(frame: &Frame<'_>) -> Result<(Sender, Network), Verdict> {
+    let network = network(frame)?;
+    match for_service(frame, &network) {
+        Ok(sender) => Ok((sender, network)),
+        Err(_) if for_client(frame, &network) => Ok((Sender { port: 0, mux: 0 }, network)),
+        Err(verdict) => Err(verdict),
+    }
+}
+
 /// Whether the packet is for a service, and of whom.
 #[inline(always)]
 fn for_service(frame: &Frame<'_>, network: &Network) -> Result<Sender, Verdict> {
     // Not the whole datagram: what is not on the stack need not be copied there.
     let Udp { payload, source_port, destination_port, .. } = udp(frame, network)?;
-    if !is_service(&ServiceKey::new(network.destination, destination_port)) {
+    if !is_service(ServiceKey::new(network.destination, destination_port).words()) {
         return Err(Verdict::NotService);
     }
     let mux = Header::read(frame, payload).map_or(0, |header| header.mux);
@@ -138,16 +148,16 @@ fn for_service(frame: &Frame<'_>, network: &Network) -> Result<Sender, Verdict> 
 
 /// Whether packets addressed so are for a service.
 #[inline(always)]
-fn is_service(key: &ServiceKey) -> bool {
+fn is_service(key: ServiceWords) -> bool {
     // It may change while it is read, but not where a service stays.
-    if let Some(few) = FEW_SERVICES.get(0) {
-        if few.keys.iter().any(|few| few.is(key)) {
-            return true;
-        }
-        if few.more == 0 {
-            return false;
-        }
-    }
+    let Some(few) = FEW_SERVICES.get(0) else { return false };
+    few.contains(&key) || few.more != 0 && is_any_service(key[0], key[1], key[2])
+}
+
+/// The same when services are many. With the words of the key, so that only here they are put into memory.
+#[inline(never)]
+fn is_any_service(high: u64, low: u64, port: u64) -> bool {
+    let key = ServiceKey::from_words([high, low, port]);
     // SAFETY: the value is not read; a concurrent change of the map shows as found or as not found.
     unsafe { SERVICES.get(key) }.is_some()
 }

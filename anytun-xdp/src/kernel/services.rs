@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use anytun_common::map::{FEW, FewServices, ServiceKey};
+use anytun_common::map::{FEW, FewServices, ServiceKey, ServiceWords};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 
 /// Octets of a [`ServiceKey`], in the order of its fields.
@@ -16,22 +16,22 @@ struct Few(FewServices);
 // SAFETY: the kernel may read and write each of its octets: none is padding, and each may have any value.
 unsafe impl aya::Pod for Few {}
 
-/// Nobody's.
-const NO_SERVICES: FewServices = FewServices { keys: [ServiceKey::NONE; FEW], more: 0 };
+/// The places when nobody has one.
+const FREE: [ServiceWords; FEW] = [FewServices::NO_SERVICE; FEW];
 
 /// Both maps, and what is in them.
 pub(super) struct Services {
     all: HashMap<MapData, Key, u8>,
     few: Array<MapData, Few>,
     current: HashSet<ServiceKey>,
-    keys: [ServiceKey; FEW],
+    places: [ServiceWords; FEW],
 }
 
 impl Services {
     /// No services.
     pub(super) fn new(all: Map, few: Map) -> Result<Self, MapError> {
         let (all, few) = (all.try_into()?, few.try_into()?);
-        let mut services = Self { all, few, current: HashSet::new(), keys: NO_SERVICES.keys };
+        let mut services = Self { all, few, current: HashSet::new(), places: FREE };
         services.show(0)?;
         Ok(services)
     }
@@ -42,7 +42,7 @@ impl Services {
             self.all.insert(octets(key), 1, 0)?;
             self.current.insert(*key);
         }
-        self.keys = places(self.keys, wanted);
+        self.places = places(self.places, wanted);
         // Who gets a place is found in the map of all until it shows.
         self.show(1)?;
         if wanted.len() <= FEW {
@@ -55,15 +55,16 @@ impl Services {
         Ok(())
     }
 
-    fn show(&mut self, more: u32) -> Result<(), MapError> {
-        self.few.set(0, Few(FewServices { keys: self.keys, more }), 0)
+    fn show(&mut self, more: u64) -> Result<(), MapError> {
+        self.few.set(0, Few(FewServices { keys: self.places, more }), 0)
     }
 }
 
 /// The places of the first few of `wanted`. Who has one keeps it, so that it can be found while others change.
-fn places(keys: [ServiceKey; FEW], wanted: &HashSet<ServiceKey>) -> [ServiceKey; FEW] {
-    let mut others = wanted.iter().copied().filter(|key| !keys.contains(key));
-    keys.map(|key| if wanted.contains(&key) { key } else { others.next().unwrap_or(ServiceKey::NONE) })
+fn places(before: [ServiceWords; FEW], wanted: &HashSet<ServiceKey>) -> [ServiceWords; FEW] {
+    let wanted: HashSet<_> = wanted.iter().map(ServiceKey::words).collect();
+    let mut others = wanted.iter().copied().filter(|key| !before.contains(key));
+    before.map(|key| if wanted.contains(&key) { key } else { others.next().unwrap_or(FewServices::NO_SERVICE) })
 }
 
 fn octets(key: &ServiceKey) -> Key {
@@ -80,14 +81,14 @@ mod tests {
     #[test]
     fn who_has_a_place_keeps_it() {
         let key = |port| ServiceKey::new([7; 16], port);
-        let none = [ServiceKey::NONE; FEW];
-        let two = places(none, &HashSet::from([key(1), key(2)]));
-        assert_eq!(two.iter().filter(|key| **key == ServiceKey::NONE).count(), FEW - 2);
+        let two = places(FREE, &HashSet::from([key(1), key(2)]));
+        assert_eq!(two.iter().filter(|key| **key == FewServices::NO_SERVICE).count(), FEW - 2);
         let many = places(two, &(1..100).map(key).collect());
         assert_eq!(many[..2], two[..2]);
-        assert!(!many.contains(&ServiceKey::NONE));
-        let left = places(many, &HashSet::from([many[3], key(200)]));
-        assert_eq!(left, [key(200), ServiceKey::NONE, ServiceKey::NONE, many[3]]);
-        assert_eq!(places(left, &HashSet::new()), none);
+        assert!(!many.contains(&FewServices::NO_SERVICE));
+        let last = (1..100).map(key).find(|key| key.words() == many[3]).expect("one of them");
+        let left = places(many, &HashSet::from([last, key(200)]));
+        assert_eq!(left, [key(200).words(), FewServices::NO_SERVICE, FewServices::NO_SERVICE, last.words()]);
+        assert_eq!(places(left, &HashSet::new()), FREE);
     }
 }
