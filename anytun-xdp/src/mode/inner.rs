@@ -166,8 +166,15 @@ impl Ends {
 #[inline]
 fn link_v4(address: &Ipv4Addr) -> bool {
     let number = address.to_bits();
-    // This network, loopback, multicast; link-local; broadcast.
-    matches!(number >> 24, 0 | 127 | 224..=239) || number >> 16 == 0xa9fe || number == u32::MAX
+    match number >> 24 {
+        // This network, loopback, multicast.
+        0 | 127 | 224..=239 => true,
+        // Link-local.
+        169 => number >> 16 == 0xa9fe,
+        // Broadcast.
+        255 => number == u32::MAX,
+        _ => false,
+    }
 }
 
 #[inline]

@@ -10,11 +10,7 @@ const LONGEST: usize = 60;
 
 /// Makes the segment size in a SYN fit `limit`, the octets of the largest packet of either way, which is asked for only if
 /// there is one. What is no SYN, has no such option, a small enough one, or options that contradict themselves, stays.
-#[inline]
 pub fn clamp(packet: &mut [u8], limit: impl FnOnce() -> Option<usize>) {
-    if !may_be_syn(packet) {
-        return;
-    }
     if let Some((at, headers)) = find(packet)
         && let Some(limit) = limit().and_then(|limit| limit.checked_sub(headers)).filter(|&limit| limit > 0)
     {
@@ -22,9 +18,9 @@ pub fn clamp(packet: &mut [u8], limit: impl FnOnce() -> Option<usize>) {
     }
 }
 
-/// Most packets are told here from those with a SYN, at the price of an octet.
+/// Tells most packets from those with a SYN, at the price of an octet.
 #[inline]
-fn may_be_syn(packet: &[u8]) -> bool {
+pub fn may_be_syn(packet: &[u8]) -> bool {
     let protocol = match packet.first().map(|first| first >> 4) {
         Some(4) => packet.get(ipv4::PROTOCOL),
         Some(6) => packet.get(ipv6::NEXT_HEADER),

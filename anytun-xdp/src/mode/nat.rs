@@ -77,7 +77,7 @@ pub fn outbound_first(
     let inside = End { address: view.source, port };
     let flow = Flow { protocol, remote: End { address: view.destination, port: remote }, flags };
     let outside = own(nat.outbound(account, &inside, &flow, now)?);
-    let crossing = if onward == Onward::Outside { Crossing::new(packet, &view, &outside) } else { None };
+    let crossing = if onward == Onward::Outside { Crossing::new(packet, &inside, &outside) } else { None };
     view.put_end(packet, Side::Source, &outside);
     if let Some(fragment) = view.fragment {
         nat.note_outbound_fragments(key(fragment), now);

@@ -208,6 +208,8 @@ pub struct Trail<'a> {
     ways: &'a Ways,
     /// Source and destination, as numbers, so that they are compared in registers.
     last: Option<[u128; 2]>,
+    /// The same as they stand in the packet, if it was one of IPv4 that nobody translated.
+    last_v4: Option<u64>,
     way: Way,
     /// Of a packet of the client of this number, which left by `way`.
     crossing: Option<(u32, Crossing)>,
@@ -217,12 +219,16 @@ impl<'a> Trail<'a> {
     /// Nobody has left yet.
     #[inline]
     pub fn new(ways: &'a Ways) -> Self {
-        Self { ways, last: None, way: Way::default(), crossing: None }
+        Self { ways, last: None, last_v4: None, way: Way::default(), crossing: None }
     }
 
     /// The way out of a packet that leaves through `border`. It was checked when it was routed.
     #[inline]
     pub fn way(&mut self, border: Border<'_>, packet: &[u8]) -> Result<&Way, Wayless> {
+        let plain = ends_v4(packet).filter(|_| matches!(border, Border::Open));
+        if plain.is_some() && plain == self.last_v4 {
+            return Ok(&self.way);
+        }
         let (source, destination) = ends(packet).ok_or(Wayless::Unreachable)?;
         let source = border.source(source);
         let pair = [source, destination].map(u128::from_ne_bytes);
@@ -231,6 +237,7 @@ impl<'a> Trail<'a> {
             self.way = self.ways.find(&destination, &source, flow(&source, &destination))?;
             self.last = Some(pair);
         }
+        self.last_v4 = plain;
         Ok(&self.way)
     }
 
@@ -243,11 +250,18 @@ impl<'a> Trail<'a> {
     /// The way of a packet of `client` that goes as the last one did, translated as that one. Nothing of any other, or when it
     /// is too large; it is as it came then.
     #[inline]
-    pub fn repeat(&mut self, client: u32, packet: &mut [u8]) -> Option<&Way> {
-        let (sender, crossing) = self.crossing.as_mut()?;
+    pub fn repeat(&self, client: u32, packet: &mut [u8]) -> Option<&Way> {
+        let (sender, crossing) = self.crossing.as_ref()?;
         let fits = packet.len() <= usize::from(self.way.mtu);
         (*sender == client && fits && crossing.repeat(packet)).then_some(&self.way)
     }
+}
+
+/// Source and destination of an IPv4 packet as they stand in it, in one word.
+#[inline]
+fn ends_v4(packet: &[u8]) -> Option<u64> {
+    let ends = packet.first_chunk::<{ ipv4::HEADER }>().filter(|h| h[0] >> 4 == 4)?;
+    ends[ipv4::SOURCE..].first_chunk().copied().map(u64::from_ne_bytes)
 }
 
 /// Source and destination of an IP packet, IPv4 ones mapped.
@@ -285,7 +299,10 @@ pub fn write(frame: &mut [u8], way: &Way) -> Option<()> {
     let (addresses, tagged) = link.split_first_chunk_mut::<{ ethernet::TYPE }>()?;
     *addresses = *way.link.as_bytes();
     let (tags, ethertype) = tagged.split_last_chunk_mut::<2>()?;
-    tags.copy_from_slice(way.tags.as_bytes());
+    // Few frames are tagged, and to copy a number of octets that only the way knows is a call.
+    if !tags.is_empty() {
+        tags.copy_from_slice(way.tags.as_bytes());
+    }
     *ethertype = match packet.first()? >> 4 {
         4 => ethernet::IPV4,
         _ => ethernet::IPV6,

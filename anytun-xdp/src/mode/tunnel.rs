@@ -20,6 +20,60 @@ pub struct Route {
     pub dont_fragment: bool,
 }
 
+/// Where the last packet of a batch went. Those to one destination often come right behind one another, so nothing has to be
+/// looked up for what follows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bearing {
+    last: Option<Destination>,
+    to: Option<u32>,
+}
+
+/// A destination in a network: the number of the network and the family, and the address.
+type Destination = (u64, u128);
+
+impl Bearing {
+    /// Whether a packet goes elsewhere than the one before it.
+    #[inline]
+    fn turns(&mut self, network: u32, is_v4: bool, address: u128) -> bool {
+        let (place, last) = (u64::from(network) << 1 | u64::from(is_v4), self.last);
+        self.last = Some((place, address));
+        last.is_none_or(|last| last.0 ^ place != 0 || last.1 ^ address != 0)
+    }
+
+    /// Whose the destination of an inner packet is in `network`, which has this number.
+    #[inline]
+    fn find(&mut self, number: u32, network: &Lpm, ends: &Ends) -> Option<u32> {
+        let turns = match ends {
+            Ends::V4 { destination, .. } => self.turns(number, true, destination.to_bits().into()),
+            Ends::V6 { destination, .. } => self.turns(number, false, destination.to_bits()),
+        };
+        if turns {
+            self.to = destination(network, ends);
+        }
+        self.to
+    }
+
+    /// Brings near what is looked up in `network`, which has this number, to find where a packet goes.
+    #[inline]
+    pub fn prefetch(&mut self, number: u32, network: &Lpm, payload_type: u16, payload: &[u8]) {
+        match payload_type {
+            ethernet::IPV4 => {
+                let address = payload.get(ipv4::DESTINATION..).and_then(<[u8]>::first_chunk);
+                if let Some(address) = address.filter(|to| self.turns(number, true, u32::from_be_bytes(**to).into())) {
+                    network.prefetch_v4(*address);
+                }
+            }
+            ethernet::IPV6 => {
+                let address = payload.get(ipv6::DESTINATION..).and_then(<[u8]>::first_chunk);
+                if let Some(address) = address.filter(|to| self.turns(number, false, u128::from_be_bytes(**to))) {
+                    network.prefetch_v6(*address);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Routes a packet that `client` sent: checks its source, finds the client that its destination leads to, takes over
 /// congestion met outside, and counts the hop, unless the kernel will. `payload` is what lies behind the payload type;
 /// `outer_tos` is that of the header it came in.
@@ -30,6 +84,7 @@ pub fn route(
     payload_type: u16,
     payload: &mut [u8],
     outer_tos: u8,
+    bearing: &mut Bearing,
 ) -> Result<Route, Verdict> {
     let number = client;
     let client = tables.clients.get(number as usize).ok_or(Verdict::NoRoute)?;
@@ -42,7 +97,7 @@ pub fn route(
     if !is_from(client, number, network, &ends) {
         return Err(Verdict::ForeignSource);
     }
-    let to = match destination(network, &ends) {
+    let to = match bearing.find(client.network, network, &ends) {
         Some(to) if is_group(to) => to,
         // No prefix of a client holds for these.
         _ if ends.destination_is_routed_group() => joined(tables, client.network, &ends).ok_or(Verdict::NoMember)?,
@@ -93,24 +148,6 @@ pub(super) fn joined(tables: &Tables, network: u32, ends: &Ends) -> Option<u32> 
     };
     tables.snooped(network)?;
     tables.joined.load().find(network, &group)
-}
-
-/// Brings near what is looked up in `network` to find where this packet goes.
-#[inline]
-pub fn prefetch(network: &Lpm, payload_type: u16, payload: &[u8]) {
-    match payload_type {
-        ethernet::IPV4 => {
-            if let Some(address) = payload.get(ipv4::DESTINATION..).and_then(<[u8]>::first_chunk) {
-                network.prefetch_v4(*address);
-            }
-        }
-        ethernet::IPV6 => {
-            if let Some(address) = payload.get(ipv6::DESTINATION..).and_then(<[u8]>::first_chunk) {
-                network.prefetch_v6(*address);
-            }
-        }
-        _ => {}
-    }
 }
 
 /// Whether the source of an inner packet, which is not zero, belongs to the client `number`. The closest prefix decides, so

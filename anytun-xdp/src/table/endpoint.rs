@@ -219,13 +219,15 @@ impl EndpointCell {
     /// is still the highest of its sender. Returns whether it did.
     #[inline]
     pub fn learn(&self, endpoint: &Endpoint, still_newest: impl FnOnce() -> bool) -> bool {
-        let Endpoint(words) = *endpoint;
+        !self.is_at(endpoint) && self.publish(endpoint.0, still_newest)
+    }
+
+    /// Whether `endpoint` is in force.
+    #[inline]
+    pub fn is_at(&self, endpoint: &Endpoint) -> bool {
         // Compared in registers: a comparison of memory would wait for it to be written.
-        let differs = |known: [u64; WORDS]| known.iter().zip(words).fold(0, |all, (a, b)| all | (a ^ b)) != 0;
-        if self.words.load().is_some_and(|known| !differs(known)) {
-            return false;
-        }
-        self.publish(words, still_newest)
+        let differs = |known: [u64; WORDS]| known.iter().zip(endpoint.0).fold(0, |all, (a, b)| all | (a ^ b)) != 0;
+        self.words.load().is_some_and(|known| !differs(known))
     }
 
     #[cold]

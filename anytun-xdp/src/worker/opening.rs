@@ -43,9 +43,7 @@ pub(super) fn open(
     done(Stage::Parse);
     passage.stage(|_, packet, tables| look_up(packet, tables));
     done(Stage::LookUp);
-    for client in passage.packets().filter_map(|(_, packet)| client_of(tables, packet.client)) {
-        client.prefetch_opening(worker);
-    }
+    passage.senders().for_each(|client| client.prefetch_opening(worker));
     passage.stage(|_, packet, tables| measure(packet, tables));
     done(Stage::Measure);
 
@@ -145,7 +143,9 @@ fn accept(
     client.track.heard(now);
     packet.newest = fresh == Fresh::Newest;
     if packet.length() <= HEADER + PAYLOAD_TYPE + client.keys.tag() {
-        learn(memory, packet, client, tables, origin);
+        if packet.newest {
+            learn(memory, packet, client, tables, origin);
+        }
         return Err(End { verdict: Verdict::Keepalive, client: Some(packet.client) });
     }
     Ok(())
@@ -158,21 +158,60 @@ pub(super) fn body<'a>(memory: &'a mut [u8], packet: &Packet, tables: &Tables) -
     memory.get_mut(packet.start() + HEADER..packet.end().checked_sub(client.keys.tag())?)
 }
 
-/// Notes that the client is where this packet came from, if it is the newest of its sender ID.
+/// From where the last packet of a batch came, if its client is known to be there. Its packets often come right behind one
+/// another, and then there is nothing new to learn.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Heard {
+    last: Option<Place>,
+}
+
+/// What an untagged packet tells of its client's place: who it is, the outer port and address, and the Ethernet addresses.
+type Place = (u32, u16, u128, [u8; ethernet::TYPE]);
+
+/// The place that a packet tells of; nothing of a tagged one.
 #[inline]
-pub(super) fn learn(memory: &[u8], packet: &Packet, client: &Client, tables: &Tables, origin: Origin<'_>) {
+fn place(memory: &[u8], packet: &Packet) -> Option<Place> {
+    let link = memory.first_chunk().filter(|_| packet.network() == ethernet::HEADER)?;
+    Some((packet.client, packet.source_port, u128::from_ne_bytes(packet.source), *link))
+}
+
+/// [Learns](learn) from a packet, unless the one before it in its batch has told the same.
+#[inline]
+pub(super) fn follow(
+    memory: &[u8],
+    packet: &Packet,
+    client: &Client,
+    tables: &Tables,
+    origin: Origin<'_>,
+    heard: &mut Heard,
+) {
     if !packet.newest {
         return;
     }
+    let place = place(memory, packet);
+    if place.is_none() || place != heard.last {
+        let is_known = learn(memory, packet, client, tables, origin);
+        // Not what is new: of a batch that only the newest packet can teach, as all were accepted before.
+        heard.last = place.filter(|_| is_known);
+    }
+}
+
+/// Notes that the client is where this packet came from, if it is the newest of its sender ID. Returns whether that was known.
+#[inline]
+fn learn(memory: &[u8], packet: &Packet, client: &Client, tables: &Tables, origin: Origin<'_>) -> bool {
     let learn = |endpoint: Endpoint| {
         let Header { sequence, sender, .. } = packet.header;
-        client.track.endpoint.learn(&endpoint, || client.windows.is_newest(sender, sequence));
+        let is_known = client.track.endpoint.is_at(&endpoint);
+        if !is_known {
+            client.track.endpoint.learn(&endpoint, || client.windows.is_newest(sender, sequence));
+        }
+        is_known
     };
     // Each by itself, so that what a frame tells stays in registers until it is compared.
     match origin {
-        Origin::Port(port) => back(memory, packet, port).map(learn),
-        Origin::Kernel { ways, asks } => by_routes(packet, client, tables, ways, asks).map(learn),
-    };
+        Origin::Port(port) => back(memory, packet, port).is_some_and(learn),
+        Origin::Kernel { ways, asks } => by_routes(packet, client, tables, ways, asks).is_some_and(learn),
+    }
 }
 
 /// The way that a packet came, turned around.

@@ -58,22 +58,30 @@ pub(super) fn leave(
     }
     let client = client_of(tables, packet.client).ok_or(Verdict::UnknownMux)?;
     let border = open_tunnel::border(client, octets)?;
-    if let Border::Back(_) = border {
-        let Crossed::Back(to) = open_tunnel::cross(tables, border, octets, now)? else {
-            return Err(Verdict::NatNoMapping);
-        };
-        packet.route.to = to;
-        clamp(memory, packet, tables, now);
-        if let Some(client) = client_of(tables, to) {
-            client.prefetch_to_seal();
+    match border {
+        Border::Open => {
+            let way = fitting(trail, border, octets)?;
+            frame(memory, packet, way)
         }
-        return Ok(Fate::On);
+        Border::Behind(_) => {
+            let way = *fitting(trail, border, octets)?;
+            if let Crossed::Behind(crossing) = open_tunnel::cross(tables, border, octets, now)? {
+                trail.note(packet.client, crossing);
+            }
+            frame(memory, packet, &way)
+        }
+        Border::Back(_) => {
+            let Crossed::Back(to) = open_tunnel::cross(tables, border, octets, now)? else {
+                return Err(Verdict::NatNoMapping);
+            };
+            packet.route.to = to;
+            clamp(memory, packet, tables, now);
+            if let Some(client) = client_of(tables, to) {
+                client.prefetch_to_seal();
+            }
+            Ok(Fate::On)
+        }
     }
-    let way = *fitting(trail, border, octets)?;
-    if let Crossed::Behind(crossing) = open_tunnel::cross(tables, border, octets, now)? {
-        trail.note(packet.client, crossing);
-    }
-    frame(memory, packet, &way)
 }
 
 /// Translates a packet that leaves an open network in fragments, which [`enclose`] takes from there: a NAT refuses it as a

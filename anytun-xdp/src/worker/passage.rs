@@ -5,7 +5,7 @@ use super::batch::{End, Live, Packet};
 use super::counters::Tally;
 use super::io::PacketIo;
 use crate::mode::icmp::Kind;
-use crate::table::{Client, ClientCounters, Tables};
+use crate::table::{Client, ClientCounters, NOBODY, Tables};
 
 /// Packets, where each stage finds them. A packet keeps its place; one that ends is passed over from then on.
 pub(super) struct Passage<'a, 'f> {
@@ -111,6 +111,22 @@ impl<'a, 'f> Passage<'a, 'f> {
     #[inline]
     pub(super) fn join(&mut self, others: Live) {
         self.live.join(others);
+    }
+
+    /// Whether no packet goes on.
+    #[inline]
+    pub(super) fn is_done(&self) -> bool {
+        self.live == Live::all(0)
+    }
+
+    /// The clients of the packets that go on, of those right behind one another once.
+    #[inline]
+    pub(super) fn senders(&self) -> impl Iterator<Item = &Client> {
+        let mut last = NOBODY;
+        self.packets().filter_map(move |(_, packet)| {
+            let is_other = packet.client != std::mem::replace(&mut last, packet.client);
+            client_of(self.tables, packet.client).filter(|_| is_other)
+        })
     }
 
     /// The packets that go on, each with the memory of its frame.

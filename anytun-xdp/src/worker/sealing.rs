@@ -30,6 +30,11 @@ pub(super) fn seal(
     now: u64,
     done: &mut impl FnMut(Stage),
 ) {
+    if passage.is_done() {
+        done(Stage::LayOut);
+        done(Stage::Seal);
+        return;
+    }
     let (tables, worker) = (passage.tables, passage.worker);
     for client in passage.packets().filter_map(|(_, packet)| client_of(tables, packet.route.to)) {
         client.prefetch_sealing(worker);

@@ -9,7 +9,7 @@ use anytun_common::wire::{ipv6, udp};
 use super::batch::{End, Live, Packet};
 use super::io::PacketIo;
 use super::local::deliver;
-use super::opening::{Origin, body, learn, open};
+use super::opening::{Heard, Origin, body, follow, open};
 use super::outbox::{Outbox, Receipt};
 use super::passage::{Fate, Passage, account, client_of, counters};
 use super::room::Room;
@@ -19,7 +19,8 @@ use super::stage::Stage;
 use super::{BATCH, Lane, outside};
 use crate::mode::halve::halve;
 use crate::mode::open_tunnel::Trail;
-use crate::mode::{bridge, mss, tunnel};
+use crate::mode::tunnel::{self, Bearing};
+use crate::mode::{bridge, mss};
 use crate::table::ways::Ways;
 use crate::table::{KERNEL, OUTSIDE, Tables, is_group};
 
@@ -53,9 +54,10 @@ impl<I: PacketIo> Lane<I> {
         let asks = &*asks;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         open(&mut passage, crypto, origin, now, &mut done);
-        passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables));
-        let mut trail = Trail::new(ways);
-        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, &mut trail, origin, now) {
+        let mut ahead = Bearing::default();
+        passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables, &mut ahead));
+        let mut course = Course { heard: Heard::default(), bearing: Bearing::default(), trail: Trail::new(ways) };
+        passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, &mut course, origin, now) {
             // By far the most; told before others, so that their fate is not copied from memory.
             Ok(Fate::On) if packet.route.to != KERNEL => Fate::On,
             Ok(Fate::Leave) => Fate::Leave,
@@ -210,15 +212,22 @@ fn push_halves<I: PacketIo>(io: &mut I, mut frame: I::Frame, packet: &Packet, ou
 
 /// Brings near what decides where an opened packet goes, or one from outside.
 #[inline]
-fn prefetch_route(memory: &[u8], packet: &Packet, tables: &Tables) {
-    let network = match client_of(tables, packet.client) {
-        Some(client) => tables.networks.get(client.network as usize),
-        None => Some(tables.inside.clients()),
+fn prefetch_route(memory: &[u8], packet: &Packet, tables: &Tables, ahead: &mut Bearing) {
+    let (number, network) = match client_of(tables, packet.client) {
+        Some(client) => (client.network, tables.networks.get(client.network as usize)),
+        None => (OUTSIDE, Some(tables.inside.clients())),
     };
     let body = memory.get(packet.start() + HEADER..);
     if let (Some(network), Some((payload_type, payload))) = (network, body.and_then(<[u8]>::split_first_chunk)) {
-        tunnel::prefetch(network, u16::from_be_bytes(*payload_type), payload);
+        ahead.prefetch(number, network, u16::from_be_bytes(*payload_type), payload);
     }
+}
+
+/// What the packets of a batch leave for those right behind them.
+struct Course<'a> {
+    heard: Heard,
+    bearing: Bearing,
+    trail: Trail<'a>,
 }
 
 /// Decides where an opened packet goes, and notes where its client is, unless the packet is not what the client may send:
@@ -228,7 +237,7 @@ fn route(
     memory: &mut [u8],
     packet: &mut Packet,
     tables: &Tables,
-    trail: &mut Trail<'_>,
+    course: &mut Course<'_>,
     origin: Origin<'_>,
     now: u64,
 ) -> Result<Fate, End> {
@@ -250,11 +259,11 @@ fn route(
                     let everybody = tables.groups.everybody(client.network);
                     bridge::route(bridge, everybody, packet.client, &client.track.allowance, payload_type, payload, now)
                 }
-                None => tunnel::route(tables, packet.client, payload_type, payload, packet.tos),
+                None => tunnel::route(tables, packet.client, payload_type, payload, packet.tos, &mut course.bearing),
             }
         });
     if !matches!(decided, Err(Verdict::ForeignSource | Verdict::PayloadType | Verdict::MalformedInner)) {
-        learn(memory, packet, client, tables, origin);
+        follow(memory, packet, client, tables, origin, &mut course.heard);
     }
     packet.route = decided.map_err(end)?;
     if is_group(packet.route.to) {
@@ -270,7 +279,7 @@ fn route(
     clamp(memory, packet, tables, now);
     if packet.route.to == OUTSIDE {
         let sender = packet.client;
-        return match outside::leave(memory, packet, tables, trail, now) {
+        return match outside::leave(memory, packet, tables, &mut course.trail, now) {
             Ok(Fate::Leave) => Ok(Fate::Leave),
             other => other.map_err(End::of(sender)),
         };
@@ -290,12 +299,20 @@ fn kernel_port(packet: &Packet, tables: &Tables) -> Option<u32> {
 /// Makes TCP announce segments that fit the ways to the clients at both ends.
 #[inline]
 pub(super) fn clamp(memory: &mut [u8], packet: &Packet, tables: &Tables, now: u64) {
-    let ends = || [packet.client, packet.route.to].into_iter().filter_map(|end| client_of(tables, end));
-    let policy = ends().next().and_then(|client| tables.policies.get(client.network as usize));
-    if policy.is_some_and(|policy| policy.mss_clamp) {
-        let narrower = || ends().filter_map(|end| Room::to(end, tables, now)).map(|room| room.inner()).min();
-        mss::clamp(memory.get_mut(inner(packet)).unwrap_or_default(), narrower);
+    if let Some(octets) = memory.get_mut(inner(packet)).filter(|octets| mss::may_be_syn(octets)) {
+        clamp_syn(octets, packet, tables, now);
     }
+}
+
+/// The same for what is most likely TCP.
+#[inline(never)]
+fn clamp_syn(octets: &mut [u8], packet: &Packet, tables: &Tables, now: u64) {
+    let ends = || [packet.client, packet.route.to].into_iter().filter_map(|end| client_of(tables, end));
+    mss::clamp(octets, || {
+        let policy = tables.policies.get(ends().next()?.network as usize);
+        policy.filter(|policy| policy.mss_clamp)?;
+        ends().filter_map(|end| Room::to(end, tables, now)).map(|room| room.inner()).min()
+    });
 }
 
 /// Where in its frame the inner packet of a routed packet lies that is not laid out yet.

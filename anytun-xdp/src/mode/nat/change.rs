@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use anytun_common::wire::checksum;
 
 /// The sum of words that were written less the sum of those that stood there (RFC 1624 equation 3). All at even places.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Change(u64);
 
 impl AddAssign for Change {
@@ -19,8 +19,14 @@ impl Change {
     #[inline]
     pub(super) fn put<const N: usize>(&mut self, bytes: &mut [u8], at: usize, new: &[u8; N]) {
         let Some(old) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<N>) else { return };
-        self.0 += u64::from(!checksum::fold(checksum::add(0, old))) + checksum::add(0, new);
+        *self += Self::between(old, new);
         *old = *new;
+    }
+
+    /// From some octets to as many others, an even number.
+    #[inline]
+    pub(super) fn between(old: &[u8], new: &[u8]) -> Self {
+        Self(u64::from(!checksum::fold(checksum::add(0, old))) + checksum::add(0, new))
     }
 
     /// The checksum over what changed.

@@ -2,71 +2,138 @@
 
 use anytun_common::wire::{ipv4, ipv6, udp};
 
-use super::view::{Side, TCP, TCP_HEADER, View};
+use super::change::Change;
+use super::view::{TCP, TCP_HEADER, mended, sum_offset};
 use crate::table::nat::{End, FIN, RST, SYN};
 
-/// What packets have in common that are translated alike and change nothing of a session but its time: IPv4 ones its source
-/// and destination, in one word, IPv6 ones theirs in four.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Head {
+/// How a packet of a client went out. Another one of its flow goes the same way as long as nothing can have changed; its
+/// session lasts as long as if that one had come first. For whole packets of TCP and UDP without options of IP, which neither
+/// begin nor end a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Crossing {
+    flow: Flow,
+    outside: End,
+    /// What another source changes: of the address, and of all that the checksum of TCP or UDP covers.
+    changes: [Change; 2],
+}
+
+/// What the packets of a flow have in common, as it stands in them: addresses of IPv4 in one word, of IPv6 in four.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
     addresses: [u64; 4],
     ports: u32,
     protocol: u8,
     is_v4: bool,
 }
 
-impl Head {
-    /// That of a whole packet of TCP or UDP without options of IP, which neither begins nor ends a connection.
-    #[inline]
-    fn of(packet: &[u8]) -> Option<Self> {
+/// An IPv4 header without options, of a packet that is no fragment and ends where it says; and what it is followed by.
+#[inline]
+fn v4(packet: &mut [u8]) -> Option<(&mut [u8; ipv4::HEADER], &mut [u8])> {
+    let length = packet.len();
+    let (h, transport) = packet.split_first_chunk_mut::<{ ipv4::HEADER }>()?;
+    let is_whole = usize::from(u16::from_be_bytes([h[2], h[3]])) == length;
+    let is_fragment = u16::from_be_bytes([h[6], h[7]]) & ipv4::FRAGMENT_MASK != 0;
+    (h[0] == 0x45 && is_whole && !is_fragment).then_some((h, transport))
+}
+
+/// An IPv6 header of a packet that ends where it says, and what it is followed by.
+#[inline]
+fn v6(packet: &mut [u8]) -> Option<(&mut [u8; ipv6::HEADER], &mut [u8])> {
+    let (h, transport) = packet.split_first_chunk_mut::<{ ipv6::HEADER }>()?;
+    let is_whole = usize::from(u16::from_be_bytes([h[4], h[5]])) == transport.len();
+    (h[0] >> 4 == 6 && is_whole).then_some((h, transport))
+}
+
+/// Source and destination as they stand in a header.
+#[inline]
+fn ends_v4(h: &[u8; ipv4::HEADER]) -> [u64; 4] {
+    [h[ipv4::SOURCE..].first_chunk().map_or(0, |both| u64::from_ne_bytes(*both)), 0, 0, 0]
+}
+
+/// Source and destination as they stand in a header.
+#[inline]
+fn ends_v6(h: &[u8; ipv6::HEADER]) -> [u64; 4] {
+    h[ipv6::SOURCE..].as_chunks().0.first_chunk().map_or([0; 4], |words| words.map(u64::from_ne_bytes))
+}
+
+/// The ports of a segment of TCP that neither begins nor ends a connection, or of a UDP datagram.
+#[inline]
+fn ports(protocol: u8, transport: &[u8]) -> Option<u32> {
+    let is_calm = match protocol {
+        udp::PROTOCOL => transport.len() >= udp::HEADER,
+        TCP => transport.len() >= TCP_HEADER && transport[13] & (SYN | FIN | RST) == 0,
+        _ => false,
+    };
+    transport.first_chunk().filter(|_| is_calm).map(|ports| u32::from_ne_bytes(*ports))
+}
+
+impl Flow {
+    fn of(packet: &mut [u8]) -> Option<Self> {
         let is_v4 = packet.first()? >> 4 == 4;
         let (addresses, protocol, transport) = if is_v4 {
-            let (h, transport) = packet.split_first_chunk::<{ ipv4::HEADER }>()?;
-            let is_plain = h[0] == 0x45 && u16::from_be_bytes([h[6], h[7]]) & ipv4::FRAGMENT_MASK == 0;
-            let is_whole = usize::from(u16::from_be_bytes([h[2], h[3]])) == packet.len();
-            let both = h[ipv4::SOURCE..].first_chunk().filter(|_| is_plain && is_whole)?;
-            ([u64::from_ne_bytes(*both), 0, 0, 0], h[ipv4::PROTOCOL], transport)
+            v4(packet).map(|(h, transport)| (ends_v4(h), h[ipv4::PROTOCOL], transport))?
         } else {
-            let (h, transport) = packet.split_first_chunk::<{ ipv6::HEADER }>()?;
-            let is_plain = h[0] >> 4 == 6;
-            let is_whole = usize::from(u16::from_be_bytes([h[4], h[5]])) == transport.len();
-            let words = h[ipv6::SOURCE..].as_chunks().0.first_chunk::<4>().filter(|_| is_plain && is_whole)?;
-            (words.map(u64::from_ne_bytes), h[ipv6::NEXT_HEADER], transport)
+            v6(packet).map(|(h, transport)| (ends_v6(h), h[ipv6::NEXT_HEADER], transport))?
         };
-        let is_calm = match protocol {
-            udp::PROTOCOL => transport.len() >= udp::HEADER,
-            TCP => transport.len() >= TCP_HEADER && transport[13] & (SYN | FIN | RST) == 0,
-            _ => false,
-        };
-        let ports = u32::from_ne_bytes(*transport.first_chunk().filter(|_| is_calm)?);
-        Some(Self { addresses, ports, protocol, is_v4 })
+        Some(Self { addresses, ports: ports(protocol, transport)?, protocol, is_v4 })
     }
 }
 
-/// How a packet of a client went out. Another one of its flow goes the same way as long as nothing can have changed; its
-/// session lasts as long as if that one had come first.
-#[derive(Clone, Copy, Debug)]
-pub struct Crossing {
-    head: Head,
-    view: View,
-    outside: End,
-}
-
 impl Crossing {
-    /// That of `packet`, which is not translated yet. Nothing when it is none to go by.
-    #[inline]
-    pub(super) fn new(packet: &[u8], view: &View, outside: &End) -> Option<Self> {
-        Some(Self { head: Head::of(packet)?, view: *view, outside: *outside })
+    /// That of `packet` from `inside`, which is not translated yet, to be `outside`. Nothing when it is none to go by.
+    pub(super) fn new(packet: &mut [u8], inside: &End, outside: &End) -> Option<Self> {
+        let flow = Flow::of(packet)?;
+        // The prefix of a mapped address is in both.
+        let address = Change::between(&inside.address, &outside.address);
+        let mut covered = Change::between(&inside.port.to_be_bytes(), &outside.port.to_be_bytes());
+        covered += address;
+        Some(Self { flow, outside: *outside, changes: [address, covered] })
     }
 
     /// Translates a packet that is of the same flow; any other is as it came. Says whether it was.
     #[inline]
-    pub fn repeat(&mut self, packet: &mut [u8]) -> bool {
-        let is_same = Head::of(packet).is_some_and(|head| head == self.head);
-        if is_same {
-            self.view.end = packet.len();
-            self.view.put_end(packet, Side::Source, &self.outside);
+    pub fn repeat(&self, packet: &mut [u8]) -> bool {
+        let repeated = if self.flow.is_v4 { self.repeat_v4(packet) } else { self.repeat_v6(packet) };
+        repeated.is_some()
+    }
+
+    #[inline]
+    fn repeat_v4(&self, packet: &mut [u8]) -> Option<()> {
+        let (h, transport) = v4(packet)?;
+        let Self { flow, changes: [address, covered], .. } = self;
+        if ends_v4(h)[0] != flow.addresses[0] || h[ipv4::PROTOCOL] != flow.protocol {
+            return None;
         }
-        is_same
+        self.put_port(transport, *covered)?;
+        let [.., a, b, c, d] = self.outside.address;
+        h[ipv4::SOURCE..ipv4::DESTINATION].copy_from_slice(&[a, b, c, d]);
+        let sum = u16::from_be_bytes([h[ipv4::CHECKSUM], h[ipv4::CHECKSUM + 1]]);
+        [h[ipv4::CHECKSUM], h[ipv4::CHECKSUM + 1]] = address.repaired(sum).to_be_bytes();
+        Some(())
+    }
+
+    #[inline]
+    fn repeat_v6(&self, packet: &mut [u8]) -> Option<()> {
+        let (h, transport) = v6(packet)?;
+        let Self { flow, changes: [_, covered], .. } = self;
+        if ends_v6(h) != flow.addresses || h[ipv6::NEXT_HEADER] != flow.protocol {
+            return None;
+        }
+        self.put_port(transport, *covered)?;
+        h[ipv6::SOURCE..ipv6::DESTINATION].copy_from_slice(&self.outside.address);
+        Some(())
+    }
+
+    /// Puts the port outside into a header of the flow's, and mends the checksum. Nothing when it is another flow's.
+    #[inline]
+    fn put_port(&self, transport: &mut [u8], covered: Change) -> Option<()> {
+        let Flow { protocol, ports: own, .. } = self.flow;
+        if ports(protocol, transport)? != own {
+            return None;
+        }
+        let sum = transport.get_mut(sum_offset(protocol)?..)?.first_chunk_mut::<2>()?;
+        *sum = mended(protocol, u16::from_be_bytes(*sum), covered).to_be_bytes();
+        *transport.first_chunk_mut()? = self.outside.port.to_be_bytes();
+        Some(())
     }
 }

@@ -70,6 +70,28 @@ pub(super) enum Message {
     Error,
 }
 
+/// Where the checksum is in a header of TCP or UDP.
+#[inline]
+pub(super) fn sum_offset(protocol: u8) -> Option<usize> {
+    match protocol {
+        udp::PROTOCOL => Some(udp::CHECKSUM),
+        TCP => Some(16),
+        _ => None,
+    }
+}
+
+/// A checksum after what it covers changed. A UDP datagram without one gets none, and a sum of zero is written as all ones
+/// (RFC 768).
+#[inline]
+pub(super) fn mended(protocol: u8, old: u16, covered: Change) -> u16 {
+    let is_udp = protocol == udp::PROTOCOL;
+    match covered.repaired(old) {
+        _ if is_udp && old == 0 => 0,
+        0 if is_udp => 0xffff,
+        new => new,
+    }
+}
+
 impl View {
     /// Checks the headers of IP.
     pub(super) fn of(packet: &[u8], extent: Extent) -> Result<Self, Refusal> {
@@ -203,12 +225,7 @@ impl View {
 
     /// Where the checksum of what is in the packet is, if the packet reaches that far.
     pub(super) fn checksum_at(&self) -> Option<usize> {
-        let offset = match self.protocol {
-            udp::PROTOCOL => udp::CHECKSUM,
-            TCP => 16,
-            _ if self.is_icmp() => 2,
-            _ => return None,
-        };
+        let offset = if self.is_icmp() { 2 } else { sum_offset(self.protocol)? };
         let at = self.transport + offset;
         (at + 2 <= self.end && !self.is_later_fragment()).then_some(at)
     }
@@ -247,18 +264,11 @@ impl View {
         (change, all)
     }
 
-    /// Repairs the checksum of what is in the packet. A UDP datagram without one gets none, and a sum of zero is written as
-    /// all ones (RFC 768).
+    /// Repairs the checksum of what is in the packet.
     fn repair(&self, packet: &mut [u8], covered: Change, all: &mut Change) {
         let Some(at) = self.checksum_at() else { return };
         let Some(old) = packet.read(at).map(u16::from_be_bytes) else { return };
-        let is_udp = self.protocol == udp::PROTOCOL;
-        if is_udp && old == 0 {
-            return;
-        }
-        let new = covered.repaired(old);
-        let new = if is_udp && new == 0 { 0xffff } else { new };
-        all.put(packet, at, &new.to_be_bytes());
+        all.put(packet, at, &mended(self.protocol, old, covered).to_be_bytes());
     }
 
     /// Puts another end in the place of one: address and port, or identifier, of a later fragment the address alone. Returns

@@ -37,7 +37,7 @@ fn what_is_repeated_is_as_if_it_was_looked_up() {
                 damage(&mut packet, &mut random);
             }
             let (mut looked_up, mut repeated) = (packet.clone(), packet.clone());
-            let is_repeated = last.as_mut().is_some_and(|last| last.repeat(&mut repeated));
+            let is_repeated = last.as_ref().is_some_and(|last| last.repeat(&mut repeated));
             let sent = outbound_first(&nat, member.account(), &mut looked_up, Sums::Whole, turn);
             if is_repeated {
                 assert_eq!(sent.map(|(onward, _)| onward), Ok(Onward::Outside), "{packet:02x?}");
@@ -61,7 +61,7 @@ fn what_begins_or_ends_a_connection_is_looked_up() {
         let mut out = segment(SYN);
         let sent = outbound_first(&nat, member.account(), &mut out, Sums::Whole, 0).expect("sent");
         assert!(sent.1.is_none(), "one that begins a connection is no model either");
-        let mut crossing = first(&nat, &member, &segment(ACK));
+        let crossing = first(&nat, &member, &segment(ACK));
         for flags in [SYN, FIN, RST, SYN | ACK, FIN | ACK, RST | ACK] {
             assert!(!crossing.repeat(&mut segment(flags)), "{flags:#x}");
         }
@@ -76,7 +76,7 @@ fn neighbours_of_a_flow_are_looked_up() {
         let member = nat.admit().expect("an account");
         let datagram = |from, to, ports: [u16; 2]| packet(from, to, &udp(ports[0], ports[1], b"of odd length"));
         let [client, other] = family.clients;
-        let mut crossing = first(&nat, &member, &datagram(client, family.server, [5000, 53]));
+        let crossing = first(&nat, &member, &datagram(client, family.server, [5000, 53]));
         let neighbours = [
             datagram(other, family.server, [5000, 53]),
             datagram(client, family.router, [5000, 53]),
