@@ -15,7 +15,8 @@ impl Frame<'_> {
     #[inline(always)]
     pub fn prefetch(&self, offset: usize) {
         let at = self.0.data() + offset;
-        if at < self.0.data_end() {
+        // As in `read`: of a comparison without "equal" older kernels conclude one octet too few.
+        if at + size_of::<u8>() <= self.0.data_end() {
             #[cfg(target_arch = "bpf")]
             // SAFETY: the octet at `at` lies between data and data_end, as was just checked.
             unsafe {

@@ -35,7 +35,8 @@ load!(four, u32, "u32");
 load!(two, u16, "u16");
 load!(one, u8, "u8");
 
-/// Loads an octet that nobody waits for: BPF has no prefetch, but processors go on meanwhile.
+/// Loads an octet that nothing depends on. BPF has no prefetch; this lets processors that execute out of order go on, as far
+/// as they can without retiring it.
 ///
 /// # Safety
 /// It must be readable.

@@ -104,12 +104,15 @@ struct Sender {
 #[inline(always)]
 fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     let frame = Frame(ctx);
-    // Where the headers of a tunnelled packet go on, for whoever copies it: it comes near while the first line does.
+    // Where the headers of a tunnelled packet go on, which copy mode copies next: it comes near while the first line does.
     frame.prefetch(CACHE_LINE);
-    let plain = plain(&frame).and_then(|network| Some((for_service(&frame, &network).ok()?, network)));
-    let (sender, network) = match plain {
-        Some(service) => service,
-        None => of_any(&frame)?,
+    // Two copies of what follows, one of which knows all offsets.
+    let (sender, network) = match plain(&frame) {
+        Some(network) => (sender(&frame, &network)?, network),
+        None => {
+            let network = network(&frame)?;
+            (sender(&frame, &network)?, network)
+        }
     };
     // SAFETY: a slot is written once, before the program is attached to the interface.
     let slot = *unsafe { SLOTS.get(ctx.ingress_ifindex() as u32) }.ok_or(Verdict::NoSocket)?;
@@ -123,14 +126,12 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     if admit(&network, &sender, place) { Ok(action) } else { Err(Verdict::Overload) }
 }
 
-/// For whom a packet of any kind is, by whom, and what its IP header says.
+/// By whom a packet for a service or a client is, or why it is none of ours.
 #[inline(always)]
-fn of_any(frame: &Frame<'_>) -> Result<(Sender, Network), Verdict> {
-    let network = network(frame)?;
-    match for_service(frame, &network) {
-        Ok(sender) => Ok((sender, network)),
-        Err(_) if for_client(frame, &network) => Ok((Sender { port: 0, mux: 0 }, network)),
-        Err(verdict) => Err(verdict),
+fn sender(frame: &Frame<'_>, network: &Network) -> Result<Sender, Verdict> {
+    match for_service(frame, network) {
+        Err(_) if for_client(frame, network) => Ok(Sender { port: 0, mux: 0 }),
+        found => found,
     }
 }
 
@@ -149,7 +150,8 @@ fn for_service(frame: &Frame<'_>, network: &Network) -> Result<Sender, Verdict> 
 /// Whether packets addressed so are for a service.
 #[inline(always)]
 fn is_service(key: ServiceWords) -> bool {
-    // It may change while it is read, but not where a service stays.
+    // It may change while it is read, but what stays in it does not, and it says that there are no others only when all are
+    // there: see who writes it.
     let Some(few) = FEW_SERVICES.get(0) else { return false };
     few.contains(&key) || few.more != 0 && is_any_service(key[0], key[1], key[2])
 }

@@ -32,7 +32,7 @@ impl Services {
     pub(super) fn new(all: Map, few: Map) -> Result<Self, MapError> {
         let (all, few) = (all.try_into()?, few.try_into()?);
         let mut services = Self { all, few, current: HashSet::new(), places: FREE };
-        services.show(0)?;
+        services.show(FREE, false)?;
         Ok(services)
     }
 
@@ -42,11 +42,14 @@ impl Services {
             self.all.insert(octets(key), 1, 0)?;
             self.current.insert(*key);
         }
-        self.places = places(self.places, wanted);
-        // Who gets a place is found in the map of all until it shows.
-        self.show(1)?;
-        if wanted.len() <= FEW {
-            self.show(0)?;
+        let (kept, places) = places(self.places, wanted);
+        // In steps, so that nobody reads half of one key and half of another, or of a service that it is neither here nor
+        // elsewhere.
+        self.show(kept, true)?;
+        let has_passed = wait_for_readers();
+        self.show(places, true)?;
+        if has_passed && wanted.len() <= FEW && wait_for_readers() {
+            self.show(places, false)?;
         }
         for key in self.current.clone().difference(wanted) {
             self.all.remove(&octets(key))?;
@@ -55,16 +58,32 @@ impl Services {
         Ok(())
     }
 
-    fn show(&mut self, more: u64) -> Result<(), MapError> {
-        self.few.set(0, Few(FewServices { keys: self.places, more }), 0)
+    /// Writes the places, and whether there are others.
+    fn show(&mut self, places: [ServiceWords; FEW], more: bool) -> Result<(), MapError> {
+        self.few.set(0, Few(FewServices { keys: places, more: more.into() }), 0)?;
+        self.places = places;
+        Ok(())
     }
 }
 
-/// The places of the first few of `wanted`. Who has one keeps it, so that it can be found while others change.
-fn places(before: [ServiceWords; FEW], wanted: &HashSet<ServiceKey>) -> [ServiceWords; FEW] {
+/// The places of those of `wanted` that have one, and with them the first few others. Who has a place keeps it, so that it can
+/// be found while others change.
+fn places(before: [ServiceWords; FEW], wanted: &HashSet<ServiceKey>) -> ([ServiceWords; FEW], [ServiceWords; FEW]) {
     let wanted: HashSet<_> = wanted.iter().map(ServiceKey::words).collect();
+    let kept = before.map(|key| if wanted.contains(&key) { key } else { FewServices::NO_SERVICE });
     let mut others = wanted.iter().copied().filter(|key| !before.contains(key));
-    before.map(|key| if wanted.contains(&key) { key } else { others.next().unwrap_or(FewServices::NO_SERVICE) })
+    let filled = kept.map(|key| match key {
+        FewServices::NO_SERVICE => others.next().unwrap_or(key),
+        key => key,
+    });
+    (kept, filled)
+}
+
+/// Waits until every program that ran has ended (RCU grace period; membarrier(2)). Returns whether the kernel could: then those
+/// that run now read what was written before.
+fn wait_for_readers() -> bool {
+    // SAFETY: the call takes numbers only and changes nothing.
+    unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) == 0 }
 }
 
 fn octets(key: &ServiceKey) -> Key {
@@ -81,14 +100,16 @@ mod tests {
     #[test]
     fn who_has_a_place_keeps_it() {
         let key = |port| ServiceKey::new([7; 16], port);
-        let two = places(FREE, &HashSet::from([key(1), key(2)]));
+        let (kept, two) = places(FREE, &HashSet::from([key(1), key(2)]));
+        assert_eq!(kept, FREE);
         assert_eq!(two.iter().filter(|key| **key == FewServices::NO_SERVICE).count(), FEW - 2);
-        let many = places(two, &(1..100).map(key).collect());
-        assert_eq!(many[..2], two[..2]);
+        let (kept, many) = places(two, &(1..100).map(key).collect());
+        assert_eq!((kept, &many[..2]), (two, &two[..2]));
         assert!(!many.contains(&FewServices::NO_SERVICE));
         let last = (1..100).map(key).find(|key| key.words() == many[3]).expect("one of them");
-        let left = places(many, &HashSet::from([last, key(200)]));
-        assert_eq!(left, [key(200).words(), FewServices::NO_SERVICE, FewServices::NO_SERVICE, last.words()]);
-        assert_eq!(places(left, &HashSet::new()), FREE);
+        let (kept, left) = places(many, &HashSet::from([last, key(200)]));
+        let free = FewServices::NO_SERVICE;
+        assert_eq!((kept, left), ([free, free, free, last.words()], [key(200).words(), free, free, last.words()]));
+        assert_eq!(places(left, &HashSet::new()), (FREE, FREE));
     }
 }

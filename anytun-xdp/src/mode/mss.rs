@@ -18,9 +18,9 @@ pub fn clamp(packet: &mut [u8], limit: impl FnOnce() -> Option<usize>) {
     }
 }
 
-/// Tells most packets from those with a SYN, at the price of an octet.
+/// Tells most packets from those of TCP, at the price of an octet.
 #[inline]
-pub fn may_be_syn(packet: &[u8]) -> bool {
+pub fn may_be_tcp(packet: &[u8]) -> bool {
     let protocol = match packet.first().map(|first| first >> 4) {
         Some(4) => packet.get(ipv4::PROTOCOL),
         Some(6) => packet.get(ipv6::NEXT_HEADER),

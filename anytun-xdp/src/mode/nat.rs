@@ -46,7 +46,7 @@ pub fn outbound(nat: &Nat, account: Account, packet: &mut [u8], sums: Sums, now:
     outbound_first(nat, account, packet, sums, now).map(|(onward, _)| onward)
 }
 
-/// As [`outbound`], and tells what goes for those that come right behind it.
+/// As [`outbound`]. Returns besides how the packet went, if others of its flow may go the same way.
 #[inline]
 pub fn outbound_first(
     nat: &Nat,

@@ -176,34 +176,28 @@ pub fn border<'a>(client: &'a Client, packet: &[u8]) -> Result<Border<'a>, Verdi
     Ok(if is_back { Border::Back(member) } else { Border::Behind(member) })
 }
 
-/// How a packet has crossed a border.
-#[derive(Clone, Copy, Debug)]
-pub enum Crossed {
-    /// As it was.
-    Open,
-    /// Behind a NAT; and what goes for those right behind it.
-    Behind(Option<Crossing>),
-    /// Back into its network, to the client of this number.
-    Back(u32),
-}
-
-/// Translates a packet that leaves through `border`.
+/// Translates a packet that leaves behind a NAT. Returns what goes for those of its flow that follow it.
 ///
 /// # Errors
-/// Why it cannot, the packet unchanged unless it goes back.
+/// Why it cannot, the packet unchanged.
 #[inline]
-pub fn cross(tables: &Tables, border: Border<'_>, packet: &mut [u8], now: u64) -> Result<Crossed, Verdict> {
-    let (Border::Behind(member) | Border::Back(member)) = border else { return Ok(Crossed::Open) };
+pub fn go_behind(member: &Member, packet: &mut [u8], now: u64) -> Result<Option<Crossing>, Verdict> {
     let (_, crossing) = nat::outbound_first(member.nat(), member.account(), packet, Sums::Whole, now)?;
-    match border {
-        Border::Back(_) => come_back(tables, member, packet, now).map(Crossed::Back),
-        _ => Ok(Crossed::Behind(crossing)),
-    }
+    Ok(crossing)
 }
 
-/// The ways out of a batch of packets. Those of one pair of hosts often come one behind the other, so the last way is kept:
-/// as long as nobody else changes `ways`, it is that of the next such packet. So is how the last one crossed a NAT, for what
-/// follows of its flow.
+/// Translates a packet to somebody behind the same NAT. Returns the number of the client that it goes to.
+///
+/// # Errors
+/// Why it cannot.
+#[inline]
+pub fn go_back(tables: &Tables, member: &Member, packet: &mut [u8], now: u64) -> Result<u32, Verdict> {
+    nat::outbound(member.nat(), member.account(), packet, Sums::Whole, now)?;
+    come_back(tables, member, packet, now)
+}
+
+/// The ways out of a batch of packets. Those of one pair of hosts often come one behind the other, so the last way is kept.
+/// So is how the last one crossed a NAT, for what follows of its flow before anything else takes a way or comes from outside.
 pub struct Trail<'a> {
     ways: &'a Ways,
     /// Source and destination, as numbers, so that they are compared in registers.
@@ -225,6 +219,8 @@ impl<'a> Trail<'a> {
     /// The way out of a packet that leaves through `border`. It was checked when it was routed.
     #[inline]
     pub fn way(&mut self, border: Border<'_>, packet: &[u8]) -> Result<&Way, Wayless> {
+        // It goes with the way that was last before this.
+        self.crossing = None;
         let plain = ends_v4(packet).filter(|_| matches!(border, Border::Open));
         if plain.is_some() && plain == self.last_v4 {
             return Ok(&self.way);
@@ -232,13 +228,18 @@ impl<'a> Trail<'a> {
         let (source, destination) = ends(packet).ok_or(Wayless::Unreachable)?;
         let source = border.source(source);
         let pair = [source, destination].map(u128::from_ne_bytes);
-        self.crossing = None;
         if self.last.is_none_or(|last| last[0] ^ pair[0] | last[1] ^ pair[1] != 0) {
             self.way = self.ways.find(&destination, &source, flow(&source, &destination))?;
             self.last = Some(pair);
         }
         self.last_v4 = plain;
         Ok(&self.way)
+    }
+
+    /// Forgets how the last packet crossed: one from outside may have changed its session.
+    #[inline]
+    pub fn forget(&mut self) {
+        self.crossing = None;
     }
 
     /// Remembers how a packet of `client` crossed that goes the last way.

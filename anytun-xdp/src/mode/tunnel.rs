@@ -20,37 +20,27 @@ pub struct Route {
     pub dont_fragment: bool,
 }
 
-/// Where the last packet of a batch went. Those to one destination often come right behind one another, so nothing has to be
-/// looked up for what follows it.
+/// The last destination in a batch: the number of the network and the family, and the address. Packets to one often come
+/// right behind one another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ahead {
+    last: Option<(u64, u128)>,
+}
+
+/// Where the last packet of a batch went, so that nothing has to be looked up for what follows it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bearing {
-    last: Option<Destination>,
+    last: Ahead,
     to: Option<u32>,
 }
 
-/// A destination in a network: the number of the network and the family, and the address.
-type Destination = (u64, u128);
-
-impl Bearing {
+impl Ahead {
     /// Whether a packet goes elsewhere than the one before it.
     #[inline]
     fn turns(&mut self, network: u32, is_v4: bool, address: u128) -> bool {
         let (place, last) = (u64::from(network) << 1 | u64::from(is_v4), self.last);
         self.last = Some((place, address));
         last.is_none_or(|last| last.0 ^ place != 0 || last.1 ^ address != 0)
-    }
-
-    /// Whose the destination of an inner packet is in `network`, which has this number.
-    #[inline]
-    fn find(&mut self, number: u32, network: &Lpm, ends: &Ends) -> Option<u32> {
-        let turns = match ends {
-            Ends::V4 { destination, .. } => self.turns(number, true, destination.to_bits().into()),
-            Ends::V6 { destination, .. } => self.turns(number, false, destination.to_bits()),
-        };
-        if turns {
-            self.to = destination(network, ends);
-        }
-        self.to
     }
 
     /// Brings near what is looked up in `network`, which has this number, to find where a packet goes.
@@ -71,6 +61,21 @@ impl Bearing {
             }
             _ => {}
         }
+    }
+}
+
+impl Bearing {
+    /// Whose the destination of an inner packet is in `network`, which has this number.
+    #[inline]
+    fn find(&mut self, number: u32, network: &Lpm, ends: &Ends) -> Option<u32> {
+        let turns = match ends {
+            Ends::V4 { destination, .. } => self.last.turns(number, true, destination.to_bits().into()),
+            Ends::V6 { destination, .. } => self.last.turns(number, false, destination.to_bits()),
+        };
+        if turns {
+            self.to = destination(network, ends);
+        }
+        self.to
     }
 }
 

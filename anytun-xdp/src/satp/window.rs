@@ -44,6 +44,8 @@ pub struct Windows {
     ///   bits.
     words: Shared<[AtomicU64]>,
     size: u32,
+    /// Whether nobody else accepts at the same time.
+    is_alone: bool,
 }
 
 /// What the words of a client mean.
@@ -77,7 +79,18 @@ impl Windows {
         let size = size.min(MAX_SIZE);
         let bitmap = if size == 0 { 0 } else { SENDERS * words(size) };
         let words: Vec<_> = (0..2 * SENDERS + bitmap).map(|_| AtomicU64::new(0)).collect();
-        Self { words: words.into(), size }
+        Self { words: words.into(), size, is_alone: false }
+    }
+
+    /// The same, for a single worker if `is_alone`: what nobody else writes is then written without a lock. Whoever shares
+    /// what was seen has to be that worker too.
+    pub fn alone(self, is_alone: bool) -> Self {
+        Self { is_alone, ..self }
+    }
+
+    /// Windows of this kind that have seen nothing.
+    pub fn emptied(&self) -> Self {
+        Self::new(self.size).alone(self.is_alone)
     }
 
     #[inline]
@@ -90,7 +103,7 @@ impl Windows {
     /// Windows of another size for the same numbers: up to the newest of each sender ID all count as seen. What is
     /// accepted here meanwhile is not known there.
     pub fn resized(&self, size: u32) -> Self {
-        let windows = Self::new(size);
+        let windows = Self::new(size).alone(self.is_alone);
         let (old, resized) = (self.parts(), windows.parts());
         for slot in 0..SENDERS {
             let newest = old.newest[slot].load(Relaxed);
@@ -136,11 +149,15 @@ impl Windows {
         let number = place(sequence, seen, self.size);
         let words = words(self.size);
         let window = &parts.bitmap[slot * words..(slot + 1) * words];
-        if seen.saturating_sub(number) >= u64::from(self.size) || !claim_number(window, number) {
+        if seen.saturating_sub(number) >= u64::from(self.size) || !self.claim_number(window, number) {
             return Err(Refusal::Replayed);
         }
         if number < seen {
             return Ok(Fresh::Late);
+        }
+        if self.is_alone {
+            newest.store(number, Relaxed);
+            return Ok(Fresh::Newest);
         }
         // Equal when this is the first number.
         if newest.fetch_max(number, Relaxed) <= number { Ok(Fresh::Newest) } else { Ok(Fresh::Late) }
@@ -165,6 +182,31 @@ impl Windows {
         let index = slot * words + ((1 << 32 | u64::from(sequence)) / BLOCK % words as u64) as usize;
         if let Some(word) = bitmap.get(index) {
             prefetch::value(word);
+        }
+    }
+
+    /// Sets the bit of `number` in the words of a window. False when it was set or its word serves a later block.
+    fn claim_number(&self, window: &[AtomicU64], number: u64) -> bool {
+        let (block, bit) = (number / BLOCK, 1 << (number % BLOCK));
+        let word = &window[(block % window.len() as u64) as usize];
+        let mut old = word.load(Relaxed);
+        loop {
+            // Block numbers are compared modulo 2^32 blocks: 32 epochs.
+            let ahead = (block as u32).wrapping_sub((old >> 32) as u32);
+            let new = match ahead {
+                0 if old & bit != 0 => return false,
+                0 => old | bit,
+                1..0x8000_0000 => u64::from(block as u32) << 32 | bit,
+                _ => return false,
+            };
+            if self.is_alone {
+                word.store(new, Relaxed);
+                return true;
+            }
+            match word.compare_exchange_weak(old, new, Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(other) => old = other,
+            }
         }
     }
 
@@ -195,27 +237,6 @@ fn claim_slot(senders: &[AtomicU64; SENDERS], sender: u16) -> Option<usize> {
         }
         holder == taken
     })
-}
-
-/// Sets the bit of `number` in the words of a window. False when it was set or its word serves a later block.
-fn claim_number(window: &[AtomicU64], number: u64) -> bool {
-    let (block, bit) = (number / BLOCK, 1 << (number % BLOCK));
-    let word = &window[(block % window.len() as u64) as usize];
-    let mut old = word.load(Relaxed);
-    loop {
-        // Block numbers are compared modulo 2^32 blocks: 32 epochs.
-        let ahead = (block as u32).wrapping_sub((old >> 32) as u32);
-        let new = match ahead {
-            0 if old & bit != 0 => return false,
-            0 => old | bit,
-            1..0x8000_0000 => u64::from(block as u32) << 32 | bit,
-            _ => return false,
-        };
-        match word.compare_exchange_weak(old, new, Relaxed, Relaxed) {
-            Ok(_) => return true,
-            Err(other) => old = other,
-        }
-    }
 }
 
 /// Words of a window: the numbers of a window lie in at most this many blocks.

@@ -60,7 +60,7 @@ impl Tables {
         for (client, sequences) in config.clients.iter().zip(sequences) {
             let fingerprint = client.secret.fingerprint();
             let service = tables.services.all().get(client.service).map(Service::key);
-            let (keys, windows) = known.cryptography(client, fingerprint);
+            let (keys, windows) = known.cryptography(client, fingerprint, host.workers);
             let (track, counters) = known.track(client, service).unwrap_or_else(|| {
                 let counters = (0..host.workers).map(|_| ClientCounters::default());
                 (Shared::new(Track::default()), counters.collect::<Vec<_>>().into())
@@ -130,7 +130,7 @@ impl Tables {
         let number = self.clients.iter().position(|client| &*client.name == name)?;
         let mut tables = self.clone();
         let client = tables.clients.get_mut(number)?;
-        client.windows = Windows::new(client.windows.size());
+        client.windows = client.windows.emptied();
         Some(tables)
     }
 
@@ -223,7 +223,7 @@ impl<'a> Known<'a> {
     }
 
     /// Expanded keys and replay windows.
-    fn cryptography(&self, client: &config::Client, fingerprint: Fingerprint) -> (Keys, Windows) {
+    fn cryptography(&self, client: &config::Client, fingerprint: Fingerprint, workers: usize) -> (Keys, Windows) {
         let alike = |old: &&&Client| {
             old.fingerprint == fingerprint && old.mux == client.mux && old.role == client.role.opposite()
         };
@@ -234,7 +234,7 @@ impl<'a> Known<'a> {
             None => Keys::new(&client.secret, &client.crypto),
         };
         let windows = match old {
-            None => Windows::new(client.window),
+            None => Windows::new(client.window).alone(workers == 1),
             Some(old) if old.windows.size() == client.window => old.windows.clone(),
             Some(old) => old.windows.resized(client.window),
         };

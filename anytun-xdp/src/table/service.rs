@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anytun_common::map::ServiceKey;
+use anytun_common::map::{FEW, ServiceKey};
 use anytun_common::wire::mapped;
 use hashbrown::HashMap;
 
@@ -84,9 +84,6 @@ pub(crate) fn octets(address: IpAddr) -> [u8; 16] {
         IpAddr::V6(address) => address.octets(),
     }
 }
-
-/// So many services are compared one by one.
-const FEW: usize = 4;
 
 /// The services of a node.
 #[derive(Clone, Debug, Default)]

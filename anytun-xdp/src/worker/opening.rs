@@ -159,7 +159,8 @@ pub(super) fn body<'a>(memory: &'a mut [u8], packet: &Packet, tables: &Tables) -
 }
 
 /// From where the last packet of a batch came, if its client is known to be there. Its packets often come right behind one
-/// another, and then there is nothing new to learn.
+/// another, and then there is nothing new to learn: what another worker learns in the meantime counts as if it had come after
+/// them, until the next batch.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Heard {
     last: Option<Place>,

@@ -8,7 +8,7 @@ use super::passage::{Fate, client_of};
 use super::stages::{clamp, inner};
 use super::tell::{tell, tell_outside};
 use crate::mode::fragment::Cut;
-use crate::mode::open_tunnel::{self, Border, Crossed, Trail};
+use crate::mode::open_tunnel::{self, Border, Trail};
 use crate::table::ways::{Asks, Next, Way, Wayless, Ways};
 use crate::table::{OUTSIDE, Tables};
 
@@ -63,17 +63,13 @@ pub(super) fn leave(
             let way = fitting(trail, border, octets)?;
             frame(memory, packet, way)
         }
-        Border::Behind(_) => {
+        Border::Behind(member) => {
             let way = *fitting(trail, border, octets)?;
-            if let Crossed::Behind(crossing) = open_tunnel::cross(tables, border, octets, now)? {
-                trail.note(packet.client, crossing);
-            }
+            trail.note(packet.client, open_tunnel::go_behind(member, octets, now)?);
             frame(memory, packet, &way)
         }
-        Border::Back(_) => {
-            let Crossed::Back(to) = open_tunnel::cross(tables, border, octets, now)? else {
-                return Err(Verdict::NatNoMapping);
-            };
+        Border::Back(member) => {
+            let to = open_tunnel::go_back(tables, member, octets, now)?;
             packet.route.to = to;
             clamp(memory, packet, tables, now);
             if let Some(client) = client_of(tables, to) {
@@ -89,7 +85,11 @@ pub(super) fn leave(
 pub(super) fn cross(memory: &mut [u8], packet: &Packet, tables: &Tables, now: u64) -> Result<(), Verdict> {
     let octets = memory.get_mut(inner(packet)).ok_or(Verdict::MalformedInner)?;
     let client = client_of(tables, packet.client).ok_or(Verdict::UnknownMux)?;
-    open_tunnel::cross(tables, open_tunnel::border(client, octets)?, octets, now).map(drop)
+    match open_tunnel::border(client, octets)? {
+        Border::Open => Ok(()),
+        Border::Behind(member) => open_tunnel::go_behind(member, octets, now).map(drop),
+        Border::Back(member) => open_tunnel::go_back(tables, member, octets, now).map(drop),
+    }
 }
 
 /// Makes a frame of a fragment of a packet that has crossed the border.

@@ -19,7 +19,7 @@ use super::stage::Stage;
 use super::{BATCH, Lane, outside};
 use crate::mode::halve::halve;
 use crate::mode::open_tunnel::Trail;
-use crate::mode::tunnel::{self, Bearing};
+use crate::mode::tunnel::{self, Ahead, Bearing};
 use crate::mode::{bridge, mss};
 use crate::table::ways::Ways;
 use crate::table::{KERNEL, OUTSIDE, Tables, is_group};
@@ -54,7 +54,7 @@ impl<I: PacketIo> Lane<I> {
         let asks = &*asks;
         let mut passage = Passage::new(io, received, packets, tables, *index, tally);
         open(&mut passage, crypto, origin, now, &mut done);
-        let mut ahead = Bearing::default();
+        let mut ahead = Ahead::default();
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables, &mut ahead));
         let mut course = Course { heard: Heard::default(), bearing: Bearing::default(), trail: Trail::new(ways) };
         passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, &mut course, origin, now) {
@@ -212,7 +212,7 @@ fn push_halves<I: PacketIo>(io: &mut I, mut frame: I::Frame, packet: &Packet, ou
 
 /// Brings near what decides where an opened packet goes, or one from outside.
 #[inline]
-fn prefetch_route(memory: &[u8], packet: &Packet, tables: &Tables, ahead: &mut Bearing) {
+fn prefetch_route(memory: &[u8], packet: &Packet, tables: &Tables, ahead: &mut Ahead) {
     let (number, network) = match client_of(tables, packet.client) {
         Some(client) => (client.network, tables.networks.get(client.network as usize)),
         None => (OUTSIDE, Some(tables.inside.clients())),
@@ -245,6 +245,7 @@ fn route(
         // What the kernel receives is for services; one may have gone meanwhile.
         let Origin::Port(port) = origin else { return Err(End { verdict: Verdict::Stray, client: None }) };
         let partial = tables.partial.get(port).copied().unwrap_or(false);
+        course.trail.forget();
         return outside::route(memory, packet, tables, partial, now);
     }
     let end = |verdict| End { verdict, client: Some(packet.client) };
@@ -299,20 +300,20 @@ fn kernel_port(packet: &Packet, tables: &Tables) -> Option<u32> {
 /// Makes TCP announce segments that fit the ways to the clients at both ends.
 #[inline]
 pub(super) fn clamp(memory: &mut [u8], packet: &Packet, tables: &Tables, now: u64) {
-    if let Some(octets) = memory.get_mut(inner(packet)).filter(|octets| mss::may_be_syn(octets)) {
-        clamp_syn(octets, packet, tables, now);
+    if let Some(octets) = memory.get_mut(inner(packet)).filter(|octets| mss::may_be_tcp(octets)) {
+        clamp_tcp(octets, packet, tables, now);
     }
 }
 
 /// The same for what is most likely TCP.
 #[inline(never)]
-fn clamp_syn(octets: &mut [u8], packet: &Packet, tables: &Tables, now: u64) {
+fn clamp_tcp(octets: &mut [u8], packet: &Packet, tables: &Tables, now: u64) {
     let ends = || [packet.client, packet.route.to].into_iter().filter_map(|end| client_of(tables, end));
-    mss::clamp(octets, || {
-        let policy = tables.policies.get(ends().next()?.network as usize);
-        policy.filter(|policy| policy.mss_clamp)?;
-        ends().filter_map(|end| Room::to(end, tables, now)).map(|room| room.inner()).min()
-    });
+    let policy = ends().next().and_then(|client| tables.policies.get(client.network as usize));
+    if policy.is_some_and(|policy| policy.mss_clamp) {
+        let narrower = || ends().filter_map(|end| Room::to(end, tables, now)).map(|room| room.inner()).min();
+        mss::clamp(octets, narrower);
+    }
 }
 
 /// Where in its frame the inner packet of a routed packet lies that is not laid out yet.

@@ -163,13 +163,47 @@ fn a_large_datagram_passes_the_nat_in_fragments() {
     let known = bench.ways.load_full();
     let exits = known.exits.iter().map(|(at, exit)| (*at, Exit { mtu: 1000, ..*exit })).collect();
     bench.ways.store(std::sync::Arc::new(Ways { exits: std::sync::Arc::new(exits), ..(*known).clone() }));
-    send(&mut bench, false, &udp((alice, 5000), (HOST, 53), 64, 1300));
-    let sent = bench.sent(1);
-    assert_eq!(sent.len(), 2);
-    let packets: Vec<_> = sent.iter().map(|frame| frame[14..].to_vec()).collect();
+    // Others of its flow around it, which fit.
+    for length in [33, 33, 1300, 33] {
+        send(&mut bench, false, &udp((alice, 5000), (HOST, 53), 64, length));
+    }
+    let packets: Vec<_> = bench.sent(1).iter().map(|frame| frame[14..].to_vec()).collect();
+    assert_eq!(packets.len(), 5);
     assert!(packets.iter().all(|packet| packet[12..20] == [NAT.octets(), HOST.octets()].concat()));
     let lent = port(&packets[0], 20);
-    assert_eq!(reassembled(&packets), udp((NAT, lent), (HOST, 53), 63, 1300)[20..]);
+    assert!(packets[..3].iter().all(|packet| *packet == udp((NAT, lent), (HOST, 53), 63, 33)));
+    assert_eq!(reassembled(&packets[3..]), udp((NAT, lent), (HOST, 53), 63, 1300)[20..]);
+}
+
+/// RFC 7857 §2: what comes behind a reset shows that it was none, also in its batch.
+#[test]
+fn a_connection_outlives_a_reset_that_nobody_meant() {
+    const TCP: u8 = 6;
+    let (syn, rst, ack) = (0x02, 0x04, 0x10);
+    let mut bench = opened(KEYS);
+    let alice = bench.alice.inner;
+    let segment = |ports: [u16; 2], flags: u8| {
+        let mut segment = ports.map(u16::to_be_bytes).concat();
+        segment.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 16, 0, 0, 0, 0, 0]);
+        segment
+    };
+    let out = |flags| ipv4(alice, HOST, 64, TCP, &segment([5000, 80], flags));
+    send(&mut bench, false, &out(syn));
+    let lent = port(&bench.sent(1)[0], 14 + 20);
+    let back = |flags| outside(&ipv4(HOST, NAT, 64, TCP, &segment([80, lent], flags)));
+    bench.arrive(0, &back(syn | ack));
+    send(&mut bench, false, &out(ack));
+    bench.turn();
+    // One batch.
+    send(&mut bench, false, &out(ack));
+    bench.arrive(0, &back(rst));
+    send(&mut bench, false, &out(ack));
+    bench.turn();
+    assert_eq!((bench.count(Verdict::Outward), bench.count(Verdict::Forwarded)), (4, 2));
+    // Longer than a connection lasts that was reset (RFC 5382 REQ-5: four minutes).
+    bench.arrive(1, &back(ack));
+    bench.worker.turn(10 * 60 * 1000);
+    assert_eq!((bench.count(Verdict::Forwarded), bench.count(Verdict::NatNoMapping)), (3, 0));
 }
 
 #[test]

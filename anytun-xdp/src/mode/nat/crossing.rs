@@ -1,17 +1,17 @@
 //! A packet that crossed a NAT as the model of those that come right behind it.
 
-use anytun_common::wire::{ipv4, ipv6, udp};
+use anytun_common::wire::{ipv4, ipv6, tcp, udp};
 
 use super::change::Change;
 use super::view::{TCP, TCP_HEADER, mended, sum_offset};
 use crate::table::nat::{End, FIN, RST, SYN};
 
-/// How a packet of a client went out. Another one of its flow goes the same way as long as nothing can have changed; its
-/// session lasts as long as if that one had come first. For whole packets of TCP and UDP without options of IP, which neither
-/// begin nor end a connection.
+/// How a packet of a client went out. Another one of its flow in the same batch goes the same way, as if both had come before
+/// anything that other workers did meanwhile: its session lasts as long, and a reset that came in between is believed until
+/// the next batch. For whole packets of TCP and UDP without options of IP, which neither begin nor end a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Crossing {
-    flow: Flow,
+    head: Head,
     outside: End,
     /// What another source changes: of the address, and of all that the checksum of TCP or UDP covers.
     changes: [Change; 2],
@@ -19,7 +19,7 @@ pub struct Crossing {
 
 /// What the packets of a flow have in common, as it stands in them: addresses of IPv4 in one word, of IPv6 in four.
 #[derive(Clone, Copy, Debug)]
-struct Flow {
+struct Head {
     addresses: [u64; 4],
     ports: u32,
     protocol: u8,
@@ -46,13 +46,13 @@ fn v6(packet: &mut [u8]) -> Option<(&mut [u8; ipv6::HEADER], &mut [u8])> {
 
 /// Source and destination as they stand in a header.
 #[inline]
-fn ends_v4(h: &[u8; ipv4::HEADER]) -> [u64; 4] {
+fn addresses_v4(h: &[u8; ipv4::HEADER]) -> [u64; 4] {
     [h[ipv4::SOURCE..].first_chunk().map_or(0, |both| u64::from_ne_bytes(*both)), 0, 0, 0]
 }
 
 /// Source and destination as they stand in a header.
 #[inline]
-fn ends_v6(h: &[u8; ipv6::HEADER]) -> [u64; 4] {
+fn addresses_v6(h: &[u8; ipv6::HEADER]) -> [u64; 4] {
     h[ipv6::SOURCE..].as_chunks().0.first_chunk().map_or([0; 4], |words| words.map(u64::from_ne_bytes))
 }
 
@@ -61,19 +61,19 @@ fn ends_v6(h: &[u8; ipv6::HEADER]) -> [u64; 4] {
 fn ports(protocol: u8, transport: &[u8]) -> Option<u32> {
     let is_calm = match protocol {
         udp::PROTOCOL => transport.len() >= udp::HEADER,
-        TCP => transport.len() >= TCP_HEADER && transport[13] & (SYN | FIN | RST) == 0,
+        TCP => transport.len() >= TCP_HEADER && transport[tcp::FLAGS] & (SYN | FIN | RST) == 0,
         _ => false,
     };
     transport.first_chunk().filter(|_| is_calm).map(|ports| u32::from_ne_bytes(*ports))
 }
 
-impl Flow {
+impl Head {
     fn of(packet: &mut [u8]) -> Option<Self> {
         let is_v4 = packet.first()? >> 4 == 4;
         let (addresses, protocol, transport) = if is_v4 {
-            v4(packet).map(|(h, transport)| (ends_v4(h), h[ipv4::PROTOCOL], transport))?
+            v4(packet).map(|(h, transport)| (addresses_v4(h), h[ipv4::PROTOCOL], transport))?
         } else {
-            v6(packet).map(|(h, transport)| (ends_v6(h), h[ipv6::NEXT_HEADER], transport))?
+            v6(packet).map(|(h, transport)| (addresses_v6(h), h[ipv6::NEXT_HEADER], transport))?
         };
         Some(Self { addresses, ports: ports(protocol, transport)?, protocol, is_v4 })
     }
@@ -82,26 +82,26 @@ impl Flow {
 impl Crossing {
     /// That of `packet` from `inside`, which is not translated yet, to be `outside`. Nothing when it is none to go by.
     pub(super) fn new(packet: &mut [u8], inside: &End, outside: &End) -> Option<Self> {
-        let flow = Flow::of(packet)?;
+        let head = Head::of(packet)?;
         // The prefix of a mapped address is in both.
         let address = Change::between(&inside.address, &outside.address);
         let mut covered = Change::between(&inside.port.to_be_bytes(), &outside.port.to_be_bytes());
         covered += address;
-        Some(Self { flow, outside: *outside, changes: [address, covered] })
+        Some(Self { head, outside: *outside, changes: [address, covered] })
     }
 
     /// Translates a packet that is of the same flow; any other is as it came. Says whether it was.
     #[inline]
     pub fn repeat(&self, packet: &mut [u8]) -> bool {
-        let repeated = if self.flow.is_v4 { self.repeat_v4(packet) } else { self.repeat_v6(packet) };
+        let repeated = if self.head.is_v4 { self.repeat_v4(packet) } else { self.repeat_v6(packet) };
         repeated.is_some()
     }
 
     #[inline]
     fn repeat_v4(&self, packet: &mut [u8]) -> Option<()> {
         let (h, transport) = v4(packet)?;
-        let Self { flow, changes: [address, covered], .. } = self;
-        if ends_v4(h)[0] != flow.addresses[0] || h[ipv4::PROTOCOL] != flow.protocol {
+        let Self { head, changes: [address, covered], .. } = self;
+        if addresses_v4(h)[0] != head.addresses[0] || h[ipv4::PROTOCOL] != head.protocol {
             return None;
         }
         self.put_port(transport, *covered)?;
@@ -115,8 +115,8 @@ impl Crossing {
     #[inline]
     fn repeat_v6(&self, packet: &mut [u8]) -> Option<()> {
         let (h, transport) = v6(packet)?;
-        let Self { flow, changes: [_, covered], .. } = self;
-        if ends_v6(h) != flow.addresses || h[ipv6::NEXT_HEADER] != flow.protocol {
+        let Self { head, changes: [_, covered], .. } = self;
+        if addresses_v6(h) != head.addresses || h[ipv6::NEXT_HEADER] != head.protocol {
             return None;
         }
         self.put_port(transport, *covered)?;
@@ -127,7 +127,7 @@ impl Crossing {
     /// Puts the port outside into a header of the flow's, and mends the checksum. Nothing when it is another flow's.
     #[inline]
     fn put_port(&self, transport: &mut [u8], covered: Change) -> Option<()> {
-        let Flow { protocol, ports: own, .. } = self.flow;
+        let Head { protocol, ports: own, .. } = self.head;
         if ports(protocol, transport)? != own {
             return None;
         }

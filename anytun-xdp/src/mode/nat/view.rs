@@ -1,6 +1,6 @@
 //! A checked view over an IP packet or over what an ICMP error quotes of one: where the parts are that a NAT changes.
 
-use anytun_common::wire::{Bytes, checksum, ipv4, ipv6, mapped, udp};
+use anytun_common::wire::{Bytes, checksum, ipv4, ipv6, mapped, tcp, udp};
 
 use super::change::Change;
 use crate::table::nat::{End, Protocol, Refusal};
@@ -75,7 +75,7 @@ pub(super) enum Message {
 pub(super) fn sum_offset(protocol: u8) -> Option<usize> {
     match protocol {
         udp::PROTOCOL => Some(udp::CHECKSUM),
-        TCP => Some(16),
+        TCP => Some(tcp::CHECKSUM),
         _ => None,
     }
 }

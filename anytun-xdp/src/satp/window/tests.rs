@@ -7,9 +7,12 @@ const NEWEST: Result<Fresh, Refusal> = Ok(Fresh::Newest);
 const LATE: Result<Fresh, Refusal> = Ok(Fresh::Late);
 const REPLAYED: Result<Fresh, Refusal> = Err(Refusal::Replayed);
 
+/// What becomes of these numbers, whether others may come in between or not.
 fn expect(windows: &Windows, steps: &[(u32, Result<Fresh, Refusal>)]) {
+    let alone = windows.emptied().alone(true);
     for (step, (sequence, expected)) in steps.iter().enumerate() {
         assert_eq!(windows.accept(9, *sequence), *expected, "step {step}: {sequence:#x}");
+        assert_eq!(alone.accept(9, *sequence), *expected, "step {step}, alone: {sequence:#x}");
     }
 }
 
@@ -143,7 +146,7 @@ fn agrees_with_a_set_of_all_numbers() {
     let mut outcomes = [0; 3];
     for round in 0..400 {
         let size = [1, 2, 31, 32, 33, 64, 100, 1024][round % 8];
-        let windows = Windows::new(size);
+        let windows = Windows::new(size).alone(round / 32 % 2 == 1);
         let mut model = Model { size: size.into(), newest: None, accepted: HashSet::new() };
         let mut at = [0, 0xffff_ffff, 0xffff_fc00, 0x7fff_ffff][round / 8 % 4];
         for step in 0..1500 {
