@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anytun_common::verdict::Verdict;
-use anytun_common::wire::{checksum, ethernet, ipv4, ipv6};
+use anytun_common::wire::{Bytes, checksum, ethernet, ipv4, ipv6};
 
 use super::ecn;
 
@@ -50,11 +50,11 @@ impl<'a> Inner<'a> {
     pub fn ends(&self) -> Ends {
         match self {
             Inner::V4(h) => {
-                let [.., a, b, c, d, e, f, g, i] = **h;
-                Ends::V4 { source: Ipv4Addr::from([a, b, c, d]), destination: Ipv4Addr::from([e, f, g, i]) }
+                let at = |offset: usize| Ipv4Addr::from(chunk::<4>(&**h, offset));
+                Ends::V4 { source: at(ipv4::SOURCE), destination: at(ipv4::DESTINATION) }
             }
             Inner::V6(h) => {
-                let at = |offset: usize| Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| h[offset + i]));
+                let at = |offset: usize| Ipv6Addr::from(chunk::<16>(&**h, offset));
                 Ends::V6 { source: at(ipv6::SOURCE), destination: at(ipv6::DESTINATION) }
             }
         }
@@ -112,6 +112,24 @@ impl<'a> Inner<'a> {
         }
         Ok(())
     }
+}
+
+/// Source and destination of an IPv4 header in one word, of which all that is to know is whether it is that of another.
+#[inline]
+pub fn pair_v4(header: &[u8; ipv4::HEADER]) -> u64 {
+    u64::from_ne_bytes(chunk(header, ipv4::SOURCE))
+}
+
+/// The same of an IPv6 header.
+#[inline]
+pub fn pair_v6(header: &[u8; ipv6::HEADER]) -> [u128; 2] {
+    [ipv6::SOURCE, ipv6::DESTINATION].map(|at| u128::from_ne_bytes(chunk(header, at)))
+}
+
+/// Octets of a header from a constant offset, in as few loads as they take.
+#[inline(always)]
+fn chunk<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
+    header.read(at).unwrap_or([0; N])
 }
 
 /// Source and destination of an inner packet.

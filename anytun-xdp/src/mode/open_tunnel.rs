@@ -5,7 +5,7 @@ use std::ptr;
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{ethernet, ipv4, ipv6, mapped};
 
-use super::inner::Inner;
+use super::inner::{Inner, pair_v4};
 use super::nat::{self, Crossing, Sums};
 use super::partial;
 use super::tunnel::{Route, destination, source};
@@ -261,8 +261,7 @@ impl<'a> Trail<'a> {
 /// Source and destination of an IPv4 packet as they stand in it, in one word.
 #[inline]
 fn ends_v4(packet: &[u8]) -> Option<u64> {
-    let ends = packet.first_chunk::<{ ipv4::HEADER }>().filter(|h| h[0] >> 4 == 4)?;
-    ends[ipv4::SOURCE..].first_chunk().copied().map(u64::from_ne_bytes)
+    packet.first_chunk().filter(|header| header[0] >> 4 == 4).map(pair_v4)
 }
 
 /// Source and destination of an IP packet, IPv4 ones mapped.

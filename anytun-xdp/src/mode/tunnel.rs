@@ -1,9 +1,11 @@
 //! Tunnel mode in an IP network: a routing decision on the inner packet.
 
+use std::mem::replace;
+
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{ethernet, ipv4, ipv6, mapped};
 
-use super::inner::{Ends, Inner};
+use super::inner::{Ends, Inner, pair_v4, pair_v6};
 use super::membership::Report;
 use crate::table::{Client, KERNEL, Lpm, NOWHERE, Tables, is_group};
 
@@ -20,62 +22,82 @@ pub struct Route {
     pub dont_fragment: bool,
 }
 
-/// The last destination in a batch: the number of the network and the family, and the address. Packets to one often come
-/// right behind one another.
+// Packets of a client to one host often come right behind one another, so what is known of the last one is kept: by its
+// client's number and its source and destination.
+
+/// For whose packets the look-up has been brought near last, in each family.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ahead {
-    last: Option<(u64, u128)>,
-}
-
-/// Where the last packet of a batch went, so that nothing has to be looked up for what follows it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bearing {
-    last: Ahead,
-    to: Option<u32>,
+    v4: Option<(u32, u64)>,
+    v6: Option<(u32, [u128; 2])>,
 }
 
 impl Ahead {
-    /// Whether a packet goes elsewhere than the one before it.
+    /// Whether a packet of `client` may go elsewhere than the last one.
     #[inline]
-    fn turns(&mut self, network: u32, is_v4: bool, address: u128) -> bool {
-        let (place, last) = (u64::from(network) << 1 | u64::from(is_v4), self.last);
-        self.last = Some((place, address));
-        last.is_none_or(|last| last.0 ^ place != 0 || last.1 ^ address != 0)
-    }
-
-    /// Brings near what is looked up in `network`, which has this number, to find where a packet goes.
-    #[inline]
-    pub fn prefetch(&mut self, number: u32, network: &Lpm, payload_type: u16, payload: &[u8]) {
+    pub fn turns(&mut self, client: u32, payload_type: u16, payload: &[u8]) -> bool {
         match payload_type {
-            ethernet::IPV4 => {
-                let address = payload.get(ipv4::DESTINATION..).and_then(<[u8]>::first_chunk);
-                if let Some(address) = address.filter(|to| self.turns(number, true, u32::from_be_bytes(**to).into())) {
-                    network.prefetch_v4(*address);
-                }
-            }
-            ethernet::IPV6 => {
-                let address = payload.get(ipv6::DESTINATION..).and_then(<[u8]>::first_chunk);
-                if let Some(address) = address.filter(|to| self.turns(number, false, u128::from_be_bytes(**to))) {
-                    network.prefetch_v6(*address);
-                }
-            }
-            _ => {}
+            ethernet::IPV4 => payload.first_chunk().is_some_and(|header| {
+                let last = Some((client, pair_v4(header)));
+                replace(&mut self.v4, last) != last
+            }),
+            ethernet::IPV6 => payload.first_chunk().is_some_and(|header| {
+                let last = Some((client, pair_v6(header)));
+                replace(&mut self.v6, last) != last
+            }),
+            _ => false,
         }
     }
 }
 
-impl Bearing {
-    /// Whose the destination of an inner packet is in `network`, which has this number.
-    #[inline]
-    fn find(&mut self, number: u32, network: &Lpm, ends: &Ends) -> Option<u32> {
-        let turns = match ends {
-            Ends::V4 { destination, .. } => self.last.turns(number, true, destination.to_bits().into()),
-            Ends::V6 { destination, .. } => self.last.turns(number, false, destination.to_bits()),
-        };
-        if turns {
-            self.to = destination(network, ends);
+/// Brings near what is looked up in `network` to find where a packet goes.
+pub fn prefetch(network: &Lpm, payload_type: u16, payload: &[u8]) {
+    match payload_type {
+        ethernet::IPV4 => {
+            if let Some(address) = payload.get(ipv4::DESTINATION..).and_then(<[u8]>::first_chunk) {
+                network.prefetch_v4(*address);
+            }
         }
-        self.to
+        ethernet::IPV6 => {
+            if let Some(address) = payload.get(ipv6::DESTINATION..).and_then(<[u8]>::first_chunk) {
+                network.prefetch_v6(*address);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Where the last packet of a batch went that was its client's to send, in each family; nothing of one to a group, which
+/// others join and leave.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bearing {
+    v4: Option<(u32, u64, u32)>,
+    v6: Option<(u32, [u128; 2], u32)>,
+}
+
+impl Bearing {
+    /// Where a packet of `client` goes, if it goes as the last one did.
+    #[inline]
+    fn find(&self, client: u32, inner: &Inner<'_>) -> Option<u32> {
+        match inner {
+            Inner::V4(header) => {
+                let (last, pair, to) = self.v4?;
+                (last == client && pair == pair_v4(header)).then_some(to)
+            }
+            Inner::V6(header) => {
+                let (last, pair, to) = self.v6?;
+                (last == client && pair == pair_v6(header)).then_some(to)
+            }
+        }
+    }
+
+    /// Notes where it goes.
+    #[inline]
+    fn note(&mut self, client: u32, inner: &Inner<'_>, to: u32) {
+        match inner {
+            Inner::V4(header) => self.v4 = Some((client, pair_v4(header), to)),
+            Inner::V6(header) => self.v6 = Some((client, pair_v6(header), to)),
+        }
     }
 }
 
@@ -91,23 +113,16 @@ pub fn route(
     outer_tos: u8,
     bearing: &mut Bearing,
 ) -> Result<Route, Verdict> {
-    let number = client;
-    let client = tables.clients.get(number as usize).ok_or(Verdict::NoRoute)?;
-    let network = tables.networks.get(client.network as usize).ok_or(Verdict::NoRoute)?;
     let (mut inner, length) = Inner::new(payload_type, payload)?;
-    let ends = inner.ends();
-    if ends.source_is_of_link() {
-        return Err(Verdict::LinkScope);
-    }
-    if !is_from(client, number, network, &ends) {
-        return Err(Verdict::ForeignSource);
-    }
-    let to = match bearing.find(client.network, network, &ends) {
-        Some(to) if is_group(to) => to,
-        // No prefix of a client holds for these.
-        _ if ends.destination_is_routed_group() => joined(tables, client.network, &ends).ok_or(Verdict::NoMember)?,
-        _ if ends.destination_is_of_link() => return Err(Verdict::LinkScope),
-        to => to.ok_or(Verdict::NoRoute)?,
+    let to = match bearing.find(client, &inner) {
+        Some(to) => to,
+        None => {
+            let to = find(tables, client, &inner.ends())?;
+            if !is_group(to) {
+                bearing.note(client, &inner, to);
+            }
+            to
+        }
     };
     inner.decapsulate_ecn(outer_tos)?;
     // The kernel counts the hop where it is one.
@@ -115,6 +130,27 @@ pub fn route(
         inner.hop()?;
     }
     Ok(Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
+}
+
+/// Whom a packet between these ends is for, if `client` may send it.
+#[inline]
+fn find(tables: &Tables, client: u32, ends: &Ends) -> Result<u32, Verdict> {
+    let number = client;
+    let client = tables.clients.get(number as usize).ok_or(Verdict::NoRoute)?;
+    let network = tables.networks.get(client.network as usize).ok_or(Verdict::NoRoute)?;
+    if ends.source_is_of_link() {
+        return Err(Verdict::LinkScope);
+    }
+    if !is_from(client, number, network, ends) {
+        return Err(Verdict::ForeignSource);
+    }
+    match destination(network, ends) {
+        Some(to) if is_group(to) => Ok(to),
+        // No prefix of a client holds for these.
+        _ if ends.destination_is_routed_group() => joined(tables, client.network, ends).ok_or(Verdict::NoMember),
+        _ if ends.destination_is_of_link() => Err(Verdict::LinkScope),
+        to => to.ok_or(Verdict::NoRoute),
+    }
 }
 
 /// Whether a packet of `client` is for a group or a broadcast: no error is sent about such a one (RFC 1812 §4.3.2.7).

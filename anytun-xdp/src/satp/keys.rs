@@ -173,9 +173,15 @@ impl Keys {
     /// Brings near what a batch derives session values with.
     #[inline]
     pub fn prefetch(&self) {
-        if self.tag != 0 || self.cipher != AesCtr::Null {
+        if self.is_sealing() {
             prefetch::slice(slice::from_ref(&self.expanded.master), Master::lines(self.kd_prf));
         }
+    }
+
+    /// Whether packets are authenticated or encrypted with these keys.
+    #[inline]
+    pub fn is_sealing(&self) -> bool {
+        self.tag != 0 || self.cipher != AesCtr::Null
     }
 
     /// Octets of the tag.

@@ -44,6 +44,7 @@ pub struct Windows {
     ///   bits.
     words: Shared<[AtomicU64]>,
     size: u32,
+    turn: Turn,
     /// Whether nobody else accepts at the same time.
     is_alone: bool,
 }
@@ -77,9 +78,9 @@ impl Windows {
     /// Windows of `size` numbers, at most [`MAX_SIZE`] (more counts as that). 0 switches replay protection off.
     pub fn new(size: u32) -> Self {
         let size = size.min(MAX_SIZE);
-        let bitmap = if size == 0 { 0 } else { SENDERS * words(size) };
-        let words: Vec<_> = (0..2 * SENDERS + bitmap).map(|_| AtomicU64::new(0)).collect();
-        Self { words: words.into(), size, is_alone: false }
+        let turn = Turn::new(size);
+        let words: Vec<_> = (0..2 * SENDERS + SENDERS * turn.words as usize).map(|_| AtomicU64::new(0)).collect();
+        Self { words: words.into(), size, turn, is_alone: false }
     }
 
     /// The same, for a single worker if `is_alone`: what nobody else writes is then written without a lock. Whoever shares
@@ -109,12 +110,14 @@ impl Windows {
             let newest = old.newest[slot].load(Relaxed);
             resized.senders[slot].store(old.senders[slot].load(Relaxed), Relaxed);
             resized.newest[slot].store(newest, Relaxed);
-            let words = resized.bitmap.len() / SENDERS;
+            if size == 0 || newest == 0 {
+                continue;
+            }
             let last = newest / BLOCK;
-            for block in last.saturating_sub((words as u64).saturating_sub(1))..=last {
-                let Some(index) = (block as usize).checked_rem(words).filter(|_| newest != 0) else { break };
+            for block in last.saturating_sub(windows.turn.words - 1)..=last {
                 let seen = if block < last { u32::MAX } else { u32::MAX >> (BLOCK - 1 - newest % BLOCK) };
-                resized.bitmap[slot * words + index].store(u64::from(block as u32) << 32 | u64::from(seen), Relaxed);
+                let word = &resized.bitmap[windows.turn.index(slot, block)];
+                word.store(u64::from(block as u32) << 32 | u64::from(seen), Relaxed);
             }
         }
         windows
@@ -147,9 +150,8 @@ impl Windows {
             seen = newest.compare_exchange(0, first, Relaxed, Relaxed).map_or_else(|seen| seen, |_| first);
         }
         let number = place(sequence, seen, self.size);
-        let words = words(self.size);
-        let window = &parts.bitmap[slot * words..(slot + 1) * words];
-        if seen.saturating_sub(number) >= u64::from(self.size) || !self.claim_number(window, number) {
+        let word = &parts.bitmap[self.turn.index(slot, number / BLOCK)];
+        if seen.saturating_sub(number) >= u64::from(self.size) || !self.claim_number(word, number) {
             return Err(Refusal::Replayed);
         }
         if number < seen {
@@ -177,18 +179,16 @@ impl Windows {
         }
         let Parts { senders, bitmap, .. } = self.parts();
         let slot = slot(senders, sender).unwrap_or(0);
-        let words = words(self.size);
         // Whatever the epoch: most are in the first.
-        let index = slot * words + ((1 << 32 | u64::from(sequence)) / BLOCK % words as u64) as usize;
+        let index = self.turn.index(slot, (1 << 32 | u64::from(sequence)) / BLOCK);
         if let Some(word) = bitmap.get(index) {
             prefetch::value(word);
         }
     }
 
-    /// Sets the bit of `number` in the words of a window. False when it was set or its word serves a later block.
-    fn claim_number(&self, window: &[AtomicU64], number: u64) -> bool {
+    /// Sets the bit of `number` in its word of a window. False when it was set or the word serves a later block.
+    fn claim_number(&self, word: &AtomicU64, number: u64) -> bool {
         let (block, bit) = (number / BLOCK, 1 << (number % BLOCK));
-        let word = &window[(block % window.len() as u64) as usize];
         let mut old = word.load(Relaxed);
         loop {
             // Block numbers are compared modulo 2^32 blocks: 32 epochs.
@@ -218,6 +218,35 @@ impl Windows {
     }
 }
 
+/// In which word of a window a block has its turn.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// Words of a window: its numbers lie in at most this many blocks. 0 without a window, or else two at least.
+    words: u64,
+    /// 2^64 divided by that and rounded down, so that no packet costs a division.
+    reciprocal: u64,
+}
+
+impl Turn {
+    const fn new(size: u32) -> Self {
+        if size == 0 {
+            return Self { words: 0, reciprocal: 0 };
+        }
+        let words = size.div_ceil(BLOCK as u32) as u64 + 1;
+        Self { words, reciprocal: ((1 << 64) / words as u128) as u64 }
+    }
+
+    /// The place of the word of `block` among those of all slots: in that of its own it is the remainder by their number.
+    #[inline]
+    const fn index(self, slot: usize, block: u64) -> usize {
+        // Of a 64-bit number the product tells the quotient, or one less.
+        let quotient = (block as u128 * self.reciprocal as u128 >> 64) as u64;
+        let rest = block.wrapping_sub(quotient.wrapping_mul(self.words));
+        let rest = if rest >= self.words { rest.wrapping_sub(self.words) } else { rest };
+        slot.wrapping_mul(self.words as usize).wrapping_add(rest as usize)
+    }
+}
+
 /// The slot that a sender ID has.
 fn slot(senders: &[AtomicU64; SENDERS], sender: u16) -> Option<usize> {
     let taken = TAKEN | u64::from(sender);
@@ -239,13 +268,13 @@ fn claim_slot(senders: &[AtomicU64; SENDERS], sender: u16) -> Option<usize> {
     })
 }
 
-/// Words of a window: the numbers of a window lie in at most this many blocks.
-const fn words(size: u32) -> usize {
-    size.div_ceil(BLOCK as u32) as usize + 1
-}
-
 /// The place in time of `sequence`: the epoch of the newest number, the one before, or the next.
+#[inline]
 fn place(sequence: u32, newest: u64, size: u32) -> u64 {
+    let next = newest.wrapping_add(1);
+    if sequence == next as u32 && sequence != 0 {
+        return next;
+    }
     let (epoch, last) = (newest >> 32, newest as u32);
     let (ahead, behind) = (sequence.wrapping_sub(last), last.wrapping_sub(sequence));
     let epoch = if sequence < last {

@@ -1,6 +1,6 @@
 //! The first stages: from outer headers to opened packets.
 
-use anytun_common::classify::{Datagram, datagram, network};
+use anytun_common::classify::{Datagram, Network, datagram, network, plain};
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
@@ -44,23 +44,27 @@ pub(super) fn open(
     passage.stage(|_, packet, tables| look_up(packet, tables));
     done(Stage::LookUp);
     passage.senders().for_each(|client| client.prefetch_opening(worker));
-    passage.stage(|_, packet, tables| measure(packet, tables));
+    let mut is_sealed = false;
+    passage.stage(|_, packet, tables| measure(packet, tables, &mut is_sealed));
     done(Stage::Measure);
 
-    let authentic = crypto.verify(passage.packets().map_while(|(memory, packet)| to_open(memory, packet, tables)));
+    let packets = || passage.packets().map_while(|(memory, packet)| to_open(memory, packet, tables));
+    let authentic = is_sealed.then(|| crypto.verify(packets()));
     done(Stage::Verify);
     let mut places = 0..;
     passage.stage(|memory, packet, tables| {
         packet.place = places.next().unwrap_or(u8::MAX);
-        let authentic = authentic.contains(packet.place.into());
+        let authentic = authentic.is_none_or(|authentic| authentic.contains(packet.place.into()));
         accept(memory, packet, authentic, tables, worker, origin, now)
     });
     done(Stage::Accept);
-    crypto.decrypt(
-        passage
-            .packets_mut()
-            .map(|(memory, packet)| (packet.place.into(), body(memory, packet, tables).unwrap_or_default())),
-    );
+    if is_sealed {
+        crypto.decrypt(
+            passage
+                .packets_mut()
+                .map(|(memory, packet)| (packet.place.into(), body(memory, packet, tables).unwrap_or_default())),
+        );
+    }
     passage.join(outside);
     done(Stage::Decrypt);
 }
@@ -68,11 +72,26 @@ pub(super) fn open(
 /// Finds the SATP packet in a frame, or the IP packet that came from outside as it is.
 #[inline]
 fn parse(frame: &[u8], packet: &mut Packet, tables: &Tables) -> Result<(), End> {
+    match plain(frame) {
+        Some(network) => find(frame, &network, packet, tables),
+        None => parse_any(frame, packet, tables),
+    }
+}
+
+/// The same in a frame of any kind.
+#[inline(never)]
+fn parse_any(frame: &[u8], packet: &mut Packet, tables: &Tables) -> Result<(), End> {
+    let network = network(frame).map_err(|_| End { verdict: Verdict::Stray, client: None })?;
+    find(frame, &network, packet, tables)
+}
+
+/// The same behind an IP header.
+#[inline(always)]
+fn find(frame: &[u8], network: &Network, packet: &mut Packet, tables: &Tables) -> Result<(), End> {
     let nobody = |verdict| End { verdict, client: None };
-    let network = network(frame).map_err(|_| nobody(Verdict::Stray))?;
     let for_service = |datagram: Datagram| Some((datagram, tables.services.position(&datagram.service_key())?));
-    let Some((datagram, service)) = datagram(frame, &network).ok().and_then(for_service) else {
-        *packet = Packet::from_outside(&network).ok_or(nobody(Verdict::Stray))?;
+    let Some((datagram, service)) = datagram(frame, network).ok().and_then(for_service) else {
+        *packet = Packet::from_outside(network).ok_or(nobody(Verdict::Stray))?;
         return Ok(());
     };
     let header = Header::read(frame, datagram.payload).filter(|_| datagram.length >= HEADER);
@@ -96,12 +115,13 @@ fn look_up(packet: &mut Packet, tables: &Tables) -> Result<(), End> {
     Ok(())
 }
 
-/// Checks that a packet is long enough for its client's tag.
+/// Checks that a packet is long enough for its client's tag, and notes if there is anything to be opened.
 #[inline]
-fn measure(packet: &Packet, tables: &Tables) -> Result<(), End> {
+fn measure(packet: &Packet, tables: &Tables, is_sealed: &mut bool) -> Result<(), End> {
     let end = End::of(packet.client);
     let Some(client) = client_of(tables, packet.client) else { return Err(end(Verdict::UnknownMux)) };
     client.windows.prefetch_number(packet.header.sender, packet.header.sequence);
+    *is_sealed |= client.keys.is_sealing();
     if packet.length() < HEADER + client.keys.tag() { Err(end(Verdict::Short)) } else { Ok(()) }
 }
 

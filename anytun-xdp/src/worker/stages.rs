@@ -210,16 +210,21 @@ fn push_halves<I: PacketIo>(io: &mut I, mut frame: I::Frame, packet: &Packet, ou
     }
 }
 
-/// Brings near what decides where an opened packet goes, or one from outside.
+/// Brings near what decides where an opened packet goes, or one from outside, if it is not what the last one went by.
 #[inline]
 fn prefetch_route(memory: &[u8], packet: &Packet, tables: &Tables, ahead: &mut Ahead) {
-    let (number, network) = match client_of(tables, packet.client) {
-        Some(client) => (client.network, tables.networks.get(client.network as usize)),
-        None => (OUTSIDE, Some(tables.inside.clients())),
+    let body = memory.get(packet.start() + HEADER..).and_then(<[u8]>::split_first_chunk);
+    let Some((payload_type, payload)) = body.map(|(octets, payload)| (u16::from_be_bytes(*octets), payload)) else {
+        return;
     };
-    let body = memory.get(packet.start() + HEADER..);
-    if let (Some(network), Some((payload_type, payload))) = (network, body.and_then(<[u8]>::split_first_chunk)) {
-        ahead.prefetch(number, network, u16::from_be_bytes(*payload_type), payload);
+    if ahead.turns(packet.client, payload_type, payload) {
+        let network = match client_of(tables, packet.client) {
+            Some(client) => tables.networks.get(client.network as usize),
+            None => Some(tables.inside.clients()),
+        };
+        if let Some(network) = network {
+            tunnel::prefetch(network, payload_type, payload);
+        }
     }
 }
 

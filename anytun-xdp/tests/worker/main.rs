@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use anytun_common::classify::classify;
 use anytun_common::verdict::Verdict;
+use anytun_xdp::satp::{AesCtr, Auth, Keys, Secret, Suite};
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
 use anytun_xdp::worker::{BATCH, Stage};
@@ -260,9 +261,56 @@ fn every_packet_of_a_batch_goes_where_its_own_destination_leads() {
     let frame = bench.alice.send(alice, "10.9.0.99".parse().expect("an address"), 84);
     bench.arrive(0, &frame);
     to_bob(&mut bench);
+    // What goes between the same two, but is not hers to send.
+    let frame = bench.carol.send(alice, bob, 84);
+    bench.arrive(0, &frame);
+    let frame = bench.carol.send(alice, bob, 84);
+    bench.arrive(0, &frame);
     to_bob(&mut bench);
     assert_eq!(bench.sent(1).len(), 4);
     assert_eq!(bench.count(Verdict::NoRoute), 3, "carol's, and two of alice's");
+    assert_eq!(bench.count(Verdict::ForeignSource), 2);
+}
+
+/// Where there is nothing to open, nothing is: for whoever comes behind that, and whoever came before.
+#[test]
+fn every_packet_of_a_batch_is_opened_as_its_own_client_seals() {
+    let mut bench = Bench::introduced(Kernel::default(), 512);
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    let mux = "mux = 1\n";
+    bench.configure(&CONFIG.replace(mux, &format!("{mux}kd_prf = \"null\"\ncipher = \"null\"\nauth = \"null\"\n")));
+    let plain = Suite { kd_prf: AesCtr::Null, cipher: AesCtr::Null, auth: Auth::Null, ..Suite::DEFAULT };
+    bench.alice.keys = Keys::new(&Secret::from_passphrase(b"the passphrase of alice", AesCtr::Null), &plain);
+    let stranger = Peer::new("mallory", 2);
+    // Bob moves to the port of the others first.
+    for (round, order) in ["b", "a", "ab", "ba", "amb", "mab", "abma", "a", "aa"].into_iter().enumerate() {
+        for (place, who) in order.chars().enumerate() {
+            let length = 40 + 10 * round + place;
+            let frame = match who {
+                'a' => bench.alice.send(alice, bob, length),
+                'b' => bench.bob.send(bob, alice, length),
+                _ => stranger.seal(1 << 20, 0x0800, &inner(bob, alice, 64, length)),
+            };
+            bench.arrive(0, &frame);
+        }
+        let sent: Vec<(u16, usize)> = bench
+            .sent(0)
+            .iter()
+            .map(|frame| {
+                let to = u16::from(frame[5]);
+                let peer = if to == 1 { &bench.alice } else { &bench.bob };
+                (to, peer.open(frame).1.len())
+            })
+            .collect();
+        let wanted: Vec<(u16, usize)> = order
+            .chars()
+            .enumerate()
+            .filter(|(_, who)| *who != 'm')
+            .map(|(place, who)| (if who == 'a' { 2 } else { 1 }, 40 + 10 * round + place))
+            .collect();
+        assert_eq!(sent, wanted, "{order}");
+    }
+    assert_eq!(bench.count(Verdict::BadTag), 3);
 }
 
 #[test]

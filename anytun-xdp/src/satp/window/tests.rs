@@ -170,6 +170,18 @@ fn agrees_with_a_set_of_all_numbers() {
     assert!(outcomes.iter().all(|count| *count > 10_000), "one-sided: {outcomes:?}");
 }
 
+#[test]
+fn blocks_take_turns_as_remainders_do() {
+    for size in [1, 31, 32, 33, 64, 65, 1000, 1024, 32768, MAX_SIZE - 1, MAX_SIZE] {
+        let words = u64::from(size.div_ceil(32)) + 1;
+        let turn = Turn::new(size);
+        let edges = [0, 1 << 27, 1 << 32, 1 << 59, 1 << 63, words << 32, u64::MAX / words * words, u64::MAX - words];
+        for block in edges.into_iter().flat_map(|edge| edge.saturating_sub(words)..=edge.saturating_add(words)) {
+            assert_eq!(turn.index(3, block) as u64, 3 * words + block % words, "{block} of {words}");
+        }
+    }
+}
+
 /// Two threads offer the same numbers at the same moment, in the same order and in orders of their own, over the end of
 /// the count: each number is accepted exactly once.
 #[test]
