@@ -19,7 +19,7 @@ const RESERVED: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
 ///
 /// # Errors
 /// Why it goes nowhere.
-#[inline]
+#[inline(never)]
 pub fn route(
     bridge: &Bridge,
     everybody: u32,

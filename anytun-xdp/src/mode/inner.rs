@@ -84,7 +84,10 @@ impl<'a> Inner<'a> {
         match self {
             Inner::V4(h) => {
                 let ttl = h[ipv4::TTL].checked_sub(1).filter(|&ttl| ttl > 0).ok_or(Verdict::HopLimit)?;
-                change_v4(h, ipv4::TTL, ttl);
+                h[ipv4::TTL] = ttl;
+                // It is the upper octet of its word.
+                let sum = checksum::update_less(u16::from_be_bytes(chunk(&**h, ipv4::CHECKSUM)), 1 << 8);
+                [h[ipv4::CHECKSUM], h[ipv4::CHECKSUM + 1]] = sum.to_be_bytes();
             }
             Inner::V6(h) => {
                 let limit = h[ipv6::HOP_LIMIT].checked_sub(1).filter(|&limit| limit > 0).ok_or(Verdict::HopLimit)?;

@@ -197,34 +197,36 @@ pub fn go_back(tables: &Tables, member: &Member, packet: &mut [u8], now: u64) ->
 }
 
 /// The ways out of a batch of packets. Those of one pair of hosts often come one behind the other, so the last way is kept.
-/// So is how the last one crossed a NAT, for what follows of its flow before anything else takes a way or comes from outside.
+/// So is how the last one crossed the border, for what follows of its flow before anything else takes a way.
 pub struct Trail<'a> {
     ways: &'a Ways,
     /// Source and destination, as numbers, so that they are compared in registers.
     last: Option<[u128; 2]>,
-    /// The same as they stand in the packet, if it was one of IPv4 that nobody translated.
-    last_v4: Option<u64>,
     way: Way,
     /// Of a packet of the client of this number, which left by `way`.
-    crossing: Option<(u32, Crossing)>,
+    crossed: Option<(u32, Crossed)>,
+}
+
+/// How a packet crossed the border of an open network.
+enum Crossed {
+    /// As it was, in IPv4: source and destination as they stand in it.
+    Open(u64),
+    /// Behind a NAT.
+    Behind(Crossing),
 }
 
 impl<'a> Trail<'a> {
     /// Nobody has left yet.
     #[inline]
     pub fn new(ways: &'a Ways) -> Self {
-        Self { ways, last: None, last_v4: None, way: Way::default(), crossing: None }
+        Self { ways, last: None, way: Way::default(), crossed: None }
     }
 
     /// The way out of a packet that leaves through `border`. It was checked when it was routed.
     #[inline]
     pub fn way(&mut self, border: Border<'_>, packet: &[u8]) -> Result<&Way, Wayless> {
         // It goes with the way that was last before this.
-        self.crossing = None;
-        let plain = ends_v4(packet).filter(|_| matches!(border, Border::Open));
-        if plain.is_some() && plain == self.last_v4 {
-            return Ok(&self.way);
-        }
+        self.crossed = None;
         let (source, destination) = ends(packet).ok_or(Wayless::Unreachable)?;
         let source = border.source(source);
         let pair = [source, destination].map(u128::from_ne_bytes);
@@ -232,29 +234,42 @@ impl<'a> Trail<'a> {
             self.way = self.ways.find(&destination, &source, flow(&source, &destination))?;
             self.last = Some(pair);
         }
-        self.last_v4 = plain;
         Ok(&self.way)
     }
 
-    /// Forgets how the last packet crossed: one from outside may have changed its session.
+    /// Forgets how the last packet crossed a NAT: one from outside may have changed its session.
     #[inline]
     pub fn forget(&mut self) {
-        self.crossing = None;
+        if let Some((_, Crossed::Behind(_))) = self.crossed {
+            self.crossed = None;
+        }
     }
 
-    /// Remembers how a packet of `client` crossed that goes the last way.
+    /// Remembers that a packet of `client`, which goes the last way, crossed as it is.
     #[inline]
-    pub fn note(&mut self, client: u32, crossing: Option<Crossing>) {
-        self.crossing = crossing.map(|crossing| (client, crossing));
+    pub fn note_open(&mut self, client: u32, packet: &[u8]) {
+        self.crossed = ends_v4(packet).map(|ends| (client, Crossed::Open(ends)));
+    }
+
+    /// Remembers how a packet of `client`, which goes the last way, crossed a NAT.
+    #[inline]
+    pub fn note_behind(&mut self, client: u32, crossing: Option<Crossing>) {
+        self.crossed = crossing.map(|crossing| (client, Crossed::Behind(crossing)));
     }
 
     /// The way of a packet of `client` that goes as the last one did, translated as that one. Nothing of any other, or when it
     /// is too large; it is as it came then.
     #[inline]
     pub fn repeat(&self, client: u32, packet: &mut [u8]) -> Option<&Way> {
-        let (sender, crossing) = self.crossing.as_ref()?;
-        let fits = packet.len() <= usize::from(self.way.mtu);
-        (*sender == client && fits && crossing.repeat(packet)).then_some(&self.way)
+        let (sender, crossed) = self.crossed.as_ref()?;
+        if *sender != client || packet.len() > usize::from(self.way.mtu) {
+            return None;
+        }
+        let is_again = match crossed {
+            Crossed::Open(ends) => ends_v4(packet) == Some(*ends),
+            Crossed::Behind(crossing) => crossing.repeat(packet),
+        };
+        is_again.then_some(&self.way)
     }
 }
 

@@ -133,7 +133,7 @@ pub fn route(
 }
 
 /// Whom a packet between these ends is for, if `client` may send it.
-#[inline]
+#[inline(never)]
 fn find(tables: &Tables, client: u32, ends: &Ends) -> Result<u32, Verdict> {
     let number = client;
     let client = tables.clients.get(number as usize).ok_or(Verdict::NoRoute)?;

@@ -135,34 +135,33 @@ impl Windows {
     /// With replay protection off everything is accepted. A number that is more than 1024 behind the newest is then
     /// itself the newest: its sender has restarted. Sender IDs beyond [`SENDERS`] are never the newest, as nothing is
     /// kept of them; such a packet is delivered and its endpoint not followed.
+    #[inline]
     pub fn accept(&self, sender: u16, sequence: u32) -> Result<Fresh, Refusal> {
         let parts = self.parts();
-        let slot = claim_slot(parts.senders, sender);
+        let slot = slot(parts.senders, sender).or_else(|| claim_slot(parts.senders, sender));
         if self.size == 0 {
             return Ok(slot.map_or(Fresh::Late, |slot| follow(&parts.newest[slot], sequence)));
         }
         let slot = slot.ok_or(Refusal::SenderLimit)?;
         let newest = &parts.newest[slot];
-        let first = u64::from(sequence) | 1 << 32;
         let mut seen = newest.load(Relaxed);
         if seen == 0 {
-            // The first number has to be the newest before another is placed by it.
-            seen = newest.compare_exchange(0, first, Relaxed, Relaxed).map_or_else(|seen| seen, |_| first);
+            seen = begin(newest, sequence);
         }
         let number = place(sequence, seen, self.size);
         let word = &parts.bitmap[self.turn.index(slot, number / BLOCK)];
-        if seen.saturating_sub(number) >= u64::from(self.size) || !self.claim_number(word, number) {
+        if seen.saturating_sub(number) >= u64::from(self.size) {
             return Err(Refusal::Replayed);
         }
+        if !self.is_alone {
+            return claim_among_others(newest, word, seen, number);
+        }
+        word.store(claimed(word.load(Relaxed), number).ok_or(Refusal::Replayed)?, Relaxed);
         if number < seen {
             return Ok(Fresh::Late);
         }
-        if self.is_alone {
-            newest.store(number, Relaxed);
-            return Ok(Fresh::Newest);
-        }
-        // Equal when this is the first number.
-        if newest.fetch_max(number, Relaxed) <= number { Ok(Fresh::Newest) } else { Ok(Fresh::Late) }
+        newest.store(number, Relaxed);
+        Ok(Fresh::Newest)
     }
 
     /// Brings near what every [`accept`](Self::accept) looks at.
@@ -183,30 +182,6 @@ impl Windows {
         let index = self.turn.index(slot, (1 << 32 | u64::from(sequence)) / BLOCK);
         if let Some(word) = bitmap.get(index) {
             prefetch::value(word);
-        }
-    }
-
-    /// Sets the bit of `number` in its word of a window. False when it was set or the word serves a later block.
-    fn claim_number(&self, word: &AtomicU64, number: u64) -> bool {
-        let (block, bit) = (number / BLOCK, 1 << (number % BLOCK));
-        let mut old = word.load(Relaxed);
-        loop {
-            // Block numbers are compared modulo 2^32 blocks: 32 epochs.
-            let ahead = (block as u32).wrapping_sub((old >> 32) as u32);
-            let new = match ahead {
-                0 if old & bit != 0 => return false,
-                0 => old | bit,
-                1..0x8000_0000 => u64::from(block as u32) << 32 | bit,
-                _ => return false,
-            };
-            if self.is_alone {
-                word.store(new, Relaxed);
-                return true;
-            }
-            match word.compare_exchange_weak(old, new, Relaxed, Relaxed) {
-                Ok(_) => return true,
-                Err(other) => old = other,
-            }
         }
     }
 
@@ -248,12 +223,14 @@ impl Turn {
 }
 
 /// The slot that a sender ID has.
+#[inline]
 fn slot(senders: &[AtomicU64; SENDERS], sender: u16) -> Option<usize> {
     let taken = TAKEN | u64::from(sender);
     senders.iter().position(|slot| slot.load(Relaxed) == taken)
 }
 
 /// The slot of a sender ID, a free one when it is new, `None` when all belong to others.
+#[inline(never)]
 fn claim_slot(senders: &[AtomicU64; SENDERS], sender: u16) -> Option<usize> {
     let taken = TAKEN | u64::from(sender);
     senders.iter().position(|slot| {
@@ -266,6 +243,35 @@ fn claim_slot(senders: &[AtomicU64; SENDERS], sender: u16) -> Option<usize> {
         }
         holder == taken
     })
+}
+
+/// Notes the first number of a sender ID, unless there is one; returns which it is. It has to be the newest before another is
+/// placed by it.
+#[cold]
+fn begin(newest: &AtomicU64, sequence: u32) -> u64 {
+    let first = u64::from(sequence) | 1 << 32;
+    newest.compare_exchange(0, first, Relaxed, Relaxed).map_or_else(|seen| seen, |_| first)
+}
+
+/// A word of the bitmap with the bit of `number` set. Nothing when it was set or the word serves a later block.
+#[inline]
+fn claimed(old: u64, number: u64) -> Option<u64> {
+    let (block, bit) = (number / BLOCK, 1 << (number % BLOCK));
+    // Block numbers are compared modulo 2^32 blocks: 32 epochs.
+    match (block as u32).wrapping_sub((old >> 32) as u32) {
+        0 => (old & bit == 0).then_some(old | bit),
+        1..0x8000_0000 => Some(u64::from(block as u32) << 32 | bit),
+        _ => None,
+    }
+}
+
+/// Takes in `number`, whose word this is and before which `newest` was `seen`, where others do the same.
+#[inline(never)]
+fn claim_among_others(newest: &AtomicU64, word: &AtomicU64, seen: u64, number: u64) -> Result<Fresh, Refusal> {
+    word.fetch_update(Relaxed, Relaxed, |old| claimed(old, number)).map_err(|_| Refusal::Replayed)?;
+    // Equal when this is the first number.
+    let is_newest = number >= seen && newest.fetch_max(number, Relaxed) <= number;
+    Ok(if is_newest { Fresh::Newest } else { Fresh::Late })
 }
 
 /// The place in time of `sequence`: the epoch of the newest number, the one before, or the next.

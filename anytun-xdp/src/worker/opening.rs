@@ -5,13 +5,13 @@ use anytun_common::verdict::Verdict;
 use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
 
-use super::batch::{End, Packet};
+use super::batch::{End, Live, Packet};
 use super::passage::{Passage, client_of};
 use super::stage::Stage;
 use crate::satp::window::{Fresh, Refusal};
 use crate::satp::{Batch, ToOpen, prefetch};
 use crate::table::ways::{Asks, Way, Wayless, Ways};
-use crate::table::{Client, Endpoint, Evidence, Link, Tables, Tags};
+use crate::table::{Client, Endpoint, Evidence, Link, NOBODY, Tables, Tags};
 
 /// By whom packets were received.
 #[derive(Clone, Copy)]
@@ -38,14 +38,20 @@ pub(super) fn open(
 ) {
     let (tables, worker) = (passage.tables, passage.worker);
     passage.packets().for_each(|(memory, _)| prefetch::slice(memory, HEADER_LINES));
-    passage.received(parse);
-    let outside = passage.part_outside();
+    let mut any_outside = false;
+    passage.received(|frame, packet, tables| {
+        parse(frame, packet, tables)?;
+        any_outside |= packet.is_from_outside();
+        Ok(())
+    });
+    let outside = if any_outside { passage.part_outside() } else { Live::all(0) };
     done(Stage::Parse);
-    passage.stage(|_, packet, tables| look_up(packet, tables));
+    let mut last = None;
+    passage.stage(|_, packet, tables| look_up(packet, tables, &mut last));
     done(Stage::LookUp);
     passage.senders().for_each(|client| client.prefetch_opening(worker));
-    let mut is_sealed = false;
-    passage.stage(|_, packet, tables| measure(packet, tables, &mut is_sealed));
+    let (mut is_sealed, mut last) = (false, NOBODY);
+    passage.stage(|_, packet, tables| measure(packet, tables, &mut is_sealed, &mut last));
     done(Stage::Measure);
 
     let packets = || passage.packets().map_while(|(memory, packet)| to_open(memory, packet, tables));
@@ -103,24 +109,35 @@ fn find(frame: &[u8], network: &Network, packet: &mut Packet, tables: &Tables) -
     Ok(())
 }
 
-/// Finds the client whose MUX a packet carries.
+/// Finds the client whose MUX a packet carries. `last` is what was found for the one before it: by service and MUX, which
+/// client.
 #[inline]
-fn look_up(packet: &mut Packet, tables: &Tables) -> Result<(), End> {
+fn look_up(packet: &mut Packet, tables: &Tables, last: &mut Option<(u32, u16, u32)>) -> Result<(), End> {
+    let mux = packet.header.mux;
+    if let Some((_, _, client)) = last.filter(|last| (last.0, last.1) == (packet.service, mux)) {
+        packet.client = client;
+        return Ok(());
+    }
     let service = tables.services.all().get(packet.service as usize);
-    let client = service.and_then(|service| service.client(packet.header.mux));
+    let client = service.and_then(|service| service.client(mux));
     packet.client = client.ok_or(End { verdict: Verdict::UnknownMux, client: None })?;
+    *last = Some((packet.service, mux, packet.client));
     if let Some(client) = client_of(tables, packet.client) {
         client.prefetch_to_open();
     }
     Ok(())
 }
 
-/// Checks that a packet is long enough for its client's tag, and notes if there is anything to be opened.
+/// Checks that a packet is long enough for its client's tag, and notes if there is anything to be opened. `last` is the client
+/// of the one before it.
 #[inline]
-fn measure(packet: &Packet, tables: &Tables, is_sealed: &mut bool) -> Result<(), End> {
+fn measure(packet: &Packet, tables: &Tables, is_sealed: &mut bool, last: &mut u32) -> Result<(), End> {
     let end = End::of(packet.client);
     let Some(client) = client_of(tables, packet.client) else { return Err(end(Verdict::UnknownMux)) };
-    client.windows.prefetch_number(packet.header.sender, packet.header.sequence);
+    // What follows of the same client is mostly beside it.
+    if std::mem::replace(last, packet.client) != packet.client {
+        client.windows.prefetch_number(packet.header.sender, packet.header.sequence);
+    }
     *is_sealed |= client.keys.is_sealing();
     if packet.length() < HEADER + client.keys.tag() { Err(end(Verdict::Short)) } else { Ok(()) }
 }
@@ -218,7 +235,7 @@ pub(super) fn follow(
 }
 
 /// Notes that the client is where this packet came from, if it is the newest of its sender ID. Returns whether that was known.
-#[inline]
+#[inline(never)]
 fn learn(memory: &[u8], packet: &Packet, client: &Client, tables: &Tables, origin: Origin<'_>) -> bool {
     let learn = |endpoint: Endpoint| {
         let Header { sequence, sender, .. } = packet.header;

@@ -13,7 +13,7 @@ use crate::table::ways::{Asks, Next, Way, Wayless, Ways};
 use crate::table::{OUTSIDE, Tables};
 
 /// Decides where a packet from outside goes, whose checksum may be `partial`.
-#[inline]
+#[inline(never)]
 pub(super) fn route(
     memory: &mut [u8],
     packet: &mut Packet,
@@ -56,16 +56,30 @@ pub(super) fn leave(
     if let Some(way) = trail.repeat(packet.client, octets) {
         return frame(memory, packet, way);
     }
+    leave_anew(memory, packet, tables, trail, now)
+}
+
+/// The same of one that goes otherwise than the last.
+#[inline(never)]
+fn leave_anew(
+    memory: &mut [u8],
+    packet: &mut Packet,
+    tables: &Tables,
+    trail: &mut Trail<'_>,
+    now: u64,
+) -> Result<Fate, Verdict> {
+    let octets = memory.get_mut(inner(packet)).ok_or(Verdict::MalformedInner)?;
     let client = client_of(tables, packet.client).ok_or(Verdict::UnknownMux)?;
     let border = open_tunnel::border(client, octets)?;
     match border {
         Border::Open => {
-            let way = fitting(trail, border, octets)?;
-            frame(memory, packet, way)
+            let way = *fitting(trail, border, octets)?;
+            trail.note_open(packet.client, octets);
+            frame(memory, packet, &way)
         }
         Border::Behind(member) => {
             let way = *fitting(trail, border, octets)?;
-            trail.note(packet.client, open_tunnel::go_behind(member, octets, now)?);
+            trail.note_behind(packet.client, open_tunnel::go_behind(member, octets, now)?);
             frame(memory, packet, &way)
         }
         Border::Back(member) => {

@@ -173,9 +173,16 @@ pub(super) fn pass_on<I: PacketIo>(
                 io.set_length(&mut frame, packet.end());
                 outbox.push(frame, Receipt { client: packet.route.to, octets: packet.length() });
             }
-            None => stays(io, place, frame, packet),
+            None => apart(|| stays(io, place, frame, packet)),
         }
     }
+}
+
+/// Does what is rare outside of the loop that it is rare in.
+#[cold]
+#[inline(never)]
+fn apart(rare: impl FnOnce()) {
+    rare();
 }
 
 /// Puts a packet into an outbox as two fragments.
