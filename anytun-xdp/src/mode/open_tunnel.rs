@@ -1,6 +1,7 @@
 //! Open tunnel mode: packets between clients and hosts that do not speak anytun.
 
 use std::ptr;
+use std::sync::Arc;
 
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::{ethernet, ipv4, ipv6, mapped};
@@ -200,11 +201,50 @@ pub fn go_back(tables: &Tables, member: &Member, packet: &mut [u8], now: u64) ->
 /// So is how the last one crossed the border, for what follows of its flow before anything else takes a way.
 pub struct Trail<'a> {
     ways: &'a Ways,
-    /// Source and destination, as numbers, so that they are compared in registers.
-    last: Option<[u128; 2]>,
-    way: Way,
-    /// Of a packet of the client of this number, which left by `way`.
+    last: Last,
+    /// Of a packet of the client of this number, which left by the last way.
     crossed: Option<(u32, Crossed)>,
+}
+
+/// Who went the last way.
+#[derive(Clone, Copy, Default)]
+pub struct Last {
+    /// Source and destination, as numbers, so that they are compared in registers.
+    pair: Option<[u128; 2]>,
+    way: Way,
+}
+
+/// The last way, from one batch to the next: as long as nothing was said to have changed, but no longer than a millisecond, as
+/// the kernel is to know which neighbours are used.
+#[derive(Default)]
+pub struct Kept {
+    ways: Arc<Ways>,
+    now: u64,
+    last: Last,
+}
+
+impl Kept {
+    /// Forgets it when its time is over. `now` is in milliseconds since the node started.
+    #[inline]
+    pub fn renew(&mut self, ways: &Arc<Ways>, now: u64) {
+        if !Arc::ptr_eq(&self.ways, ways) {
+            *self = Self { ways: ways.clone(), now, last: Last::default() };
+        } else if self.now != now {
+            (self.now, self.last) = (now, Last::default());
+        }
+    }
+
+    /// Goes on from it.
+    #[inline]
+    pub fn trail(&self) -> Trail<'_> {
+        Trail { last: self.last, ..Trail::new(&self.ways) }
+    }
+
+    /// Keeps the last way of a batch.
+    #[inline]
+    pub fn keep(&mut self, last: Last) {
+        self.last = last;
+    }
 }
 
 /// How a packet crossed the border of an open network.
@@ -219,7 +259,13 @@ impl<'a> Trail<'a> {
     /// Nobody has left yet.
     #[inline]
     pub fn new(ways: &'a Ways) -> Self {
-        Self { ways, last: None, way: Way::default(), crossed: None }
+        Self { ways, last: Last::default(), crossed: None }
+    }
+
+    /// The last way.
+    #[inline]
+    pub fn last(&self) -> Last {
+        self.last
     }
 
     /// The way out of a packet that leaves through `border`. It was checked when it was routed.
@@ -230,11 +276,11 @@ impl<'a> Trail<'a> {
         let (source, destination) = ends(packet).ok_or(Wayless::Unreachable)?;
         let source = border.source(source);
         let pair = [source, destination].map(u128::from_ne_bytes);
-        if self.last.is_none_or(|last| last[0] ^ pair[0] | last[1] ^ pair[1] != 0) {
-            self.way = self.ways.find(&destination, &source, flow(&source, &destination))?;
-            self.last = Some(pair);
+        if self.last.pair.is_none_or(|last| last[0] ^ pair[0] | last[1] ^ pair[1] != 0) {
+            let way = self.ways.find(&destination, &source, flow(&source, &destination))?;
+            self.last = Last { pair: Some(pair), way };
         }
-        Ok(&self.way)
+        Ok(&self.last.way)
     }
 
     /// Forgets how the last packet crossed a NAT: one from outside may have changed its session.
@@ -262,14 +308,14 @@ impl<'a> Trail<'a> {
     #[inline]
     pub fn repeat(&self, client: u32, packet: &mut [u8]) -> Option<&Way> {
         let (sender, crossed) = self.crossed.as_ref()?;
-        if *sender != client || packet.len() > usize::from(self.way.mtu) {
+        if *sender != client || packet.len() > usize::from(self.last.way.mtu) {
             return None;
         }
         let is_again = match crossed {
             Crossed::Open(ends) => ends_v4(packet) == Some(*ends),
             Crossed::Behind(crossing) => crossing.repeat(packet),
         };
-        is_again.then_some(&self.way)
+        is_again.then_some(&self.last.way)
     }
 }
 

@@ -215,7 +215,7 @@ impl Turn {
     #[inline]
     const fn index(self, slot: usize, block: u64) -> usize {
         // Of a 64-bit number the product tells the quotient, or one less.
-        let quotient = (block as u128 * self.reciprocal as u128 >> 64) as u64;
+        let quotient = ((block as u128 * self.reciprocal as u128) >> 64) as u64;
         let rest = block.wrapping_sub(quotient.wrapping_mul(self.words));
         let rest = if rest >= self.words { rest.wrapping_sub(self.words) } else { rest };
         slot.wrapping_mul(self.words as usize).wrapping_add(rest as usize)

@@ -108,7 +108,7 @@ impl Services {
     }
 
     /// The place of that service in [`all`](Self::all).
-    #[inline]
+    #[inline(always)]
     pub fn position(&self, key: &ServiceKey) -> Option<u32> {
         // Most nodes have few, and to compare is quicker than to hash.
         if self.keys.len() <= FEW {

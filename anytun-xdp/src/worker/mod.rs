@@ -45,6 +45,7 @@ use self::snoop::Snoop;
 pub use self::stage::Stage;
 use self::unresolved::Unresolved;
 use crate::config::{Idle, Scheduling};
+use crate::mode::open_tunnel::Kept;
 use crate::satp::Batch;
 use crate::table::Tables;
 use crate::table::ways::{Asks, Ways};
@@ -98,6 +99,8 @@ struct Lane<I: PacketIo> {
     unresolved: Unresolved<I::Frame>,
     /// Of the last packet that may be fragmented.
     identification: u16,
+    /// The way out that the last packet took.
+    kept: Kept,
     /// Where missing neighbours are asked for.
     asks: Arc<Asks>,
     /// The slow path, if a network has a device.
@@ -137,6 +140,7 @@ impl<I: PacketIo> Worker<I> {
             copies: Copies::default(),
             unresolved: Unresolved::default(),
             identification: 0,
+            kept: Kept::default(),
             asks: snapshots.asks,
             local: None,
             datagrams: None,
@@ -164,29 +168,32 @@ impl<I: PacketIo> Worker<I> {
             Idle::Spin => SPINNING_TURNS,
         };
         let mut turns = 0;
-        let mut rested = start.elapsed();
+        // The clock is read as seldom as can be: in a virtual machine it is dear.
+        let mut now = start.elapsed();
+        let mut rested = now;
         while !stop.load(Ordering::Relaxed) {
-            let now = start.elapsed();
-            if self.turn(now.as_millis() as u64) > 0 {
-                turns = 0;
+            let carried = self.turn(now.as_millis() as u64) > 0;
+            turns = if carried { 0 } else { turns + 1 };
+            let before = now;
+            if carried {
+                now = start.elapsed();
                 if scheduling == Scheduling::Fifo && now.saturating_sub(rested) >= SHIFT {
                     thread::sleep(REST);
-                    rested = start.elapsed();
+                    now = start.elapsed();
+                    rested = now;
                 }
-                continue;
-            }
-            turns += 1;
-            if turns >= patience {
+            } else if turns < patience {
+                now = start.elapsed();
+            } else {
                 turns = 0;
                 self.show();
                 if idle == Idle::Sleep {
-                    let asleep = start.elapsed();
                     self.lane.sleep(self.lane.longest_sleep());
-                    let awake = start.elapsed();
-                    // One that ends at once gives nobody time.
-                    if awake.saturating_sub(asleep) >= REST {
-                        rested = awake;
-                    }
+                }
+                now = start.elapsed();
+                // One that ends at once gives nobody time.
+                if idle == Idle::Sleep && now.saturating_sub(before) >= REST {
+                    rested = now;
                 }
             }
         }
@@ -211,8 +218,9 @@ impl<I: PacketIo> Worker<I> {
     /// with packets the others, and the last at the end.
     pub fn observed_turn(&mut self, now: u64, mut done: impl FnMut(Stage)) -> usize {
         // Also when nothing came, so that a worker without traffic lets go of tables that were replaced.
-        let (tables, ways) = (&**self.tables.load(), &**self.ways.load());
+        let (tables, ways) = (&**self.tables.load(), self.ways.load());
         let lane = &mut self.lane;
+        lane.kept.renew(ways, now);
         lane.io.reclaim();
         lane.renumber_copies(tables);
         lane.renumber_unresolved(tables);

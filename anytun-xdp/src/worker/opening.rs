@@ -152,7 +152,7 @@ fn to_open<'a>(memory: &'a [u8], packet: &Packet, tables: &'a Tables) -> Option<
 
 /// Takes a packet in if it is authentic and its sequence number is fresh. In this order: nothing that is not authentic
 /// changes anything (protocol.md §3.6 and §3.7).
-#[inline]
+#[inline(always)]
 fn accept(
     memory: &[u8],
     packet: &mut Packet,

@@ -41,6 +41,13 @@ impl<F> Outbox<F> {
         self.receipts.push(receipt);
     }
 
+    /// The same of several, which may be fewer than the receipts.
+    #[inline]
+    pub(super) fn append(&mut self, frames: &mut Vec<F>, receipts: impl Iterator<Item = Receipt>) {
+        self.receipts.extend(receipts.take(frames.len()));
+        self.frames.append(frames);
+    }
+
     /// A free frame, if there is one.
     pub(super) fn allocate<I: PacketIo<Frame = F>>(&mut self, io: &mut I) -> Option<F> {
         if io.allocate(&mut self.frames, 1) > 0 { self.frames.pop() } else { None }

@@ -1,5 +1,7 @@
 //! Packets that cross the border of an open network.
 
+use std::ops::Range;
+
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::{HEADER, PAYLOAD_TYPE};
 
@@ -130,12 +132,27 @@ fn frame(memory: &mut [u8], packet: &mut Packet, way: &Way) -> Result<Fate, Verd
     let inner = inner(packet);
     let head = open_tunnel::length(way);
     let total = head + inner.len();
-    memory.copy_within(inner, head);
+    advance(memory, inner, head);
     let framed = memory.get_mut(..total).ok_or(Verdict::TooBig)?;
     open_tunnel::write(framed, way).ok_or(Verdict::TooBig)?;
     packet.place_at(head, total).ok_or(Verdict::TooBig)?;
     packet.slot = way.slot;
     Ok(Fate::Leave)
+}
+
+/// Moves a packet forward in its frame. What is behind it there has no meaning, so that a short one is moved in a size that the
+/// compiler knows.
+#[inline]
+fn advance(memory: &mut [u8], from: Range<usize>, to: usize) {
+    const SHORT: usize = 64;
+    if from.len() <= SHORT
+        && let Some(octets) = memory.get(from.start..).and_then(<[u8]>::first_chunk::<SHORT>).copied()
+        && let Some(place) = memory.get_mut(to..).and_then(<[u8]>::first_chunk_mut)
+    {
+        *place = octets;
+        return;
+    }
+    memory.copy_within(from, to);
 }
 
 /// What becomes of a packet at the stage route that cannot go on as it is.

@@ -47,6 +47,7 @@ impl<I: PacketIo> Lane<I> {
             unresolved,
             identification,
             asks,
+            kept,
             local,
             snoop,
             ..
@@ -56,7 +57,7 @@ impl<I: PacketIo> Lane<I> {
         open(&mut passage, crypto, origin, now, &mut done);
         let mut ahead = Ahead::default();
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables, &mut ahead));
-        let mut course = Course { heard: Heard::default(), bearing: Bearing::default(), trail: Trail::new(ways) };
+        let mut course = Course { heard: Heard::default(), bearing: Bearing::default(), trail: kept.trail() };
         passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, &mut course, origin, now) {
             // By far the most; told before others, so that their fate is not copied from memory.
             Ok(Fate::On) if packet.route.to != KERNEL => Fate::On,
@@ -79,6 +80,8 @@ impl<I: PacketIo> Lane<I> {
                 None => outside::otherwise(memory, packet, tables, ways, asks, end, now),
             },
         });
+        let last = course.trail.last();
+        kept.keep(last);
         done(Stage::Route);
         seal(&mut passage, ways, asks, crypto, identification, now, &mut done);
         let (leave, aside) = passage.end();
@@ -166,16 +169,36 @@ pub(super) fn pass_on<I: PacketIo>(
     outboxes: &mut [Outbox<I::Frame>],
     mut stays: impl FnMut(&mut I, usize, I::Frame, &Packet),
 ) {
+    if let Some(outbox) = only(packets, frames.len(), leave).and_then(|slot| outboxes.get_mut(usize::from(slot))) {
+        for (frame, packet) in frames.iter_mut().zip(packets) {
+            io.set_length(frame, packet.end());
+        }
+        return outbox.append(frames, packets.iter().map(receipt));
+    }
     for (place, (mut frame, packet)) in frames.drain(..).zip(packets.iter()).enumerate() {
         match outboxes.get_mut(usize::from(packet.slot)).filter(|_| leave.contains(place)) {
             Some(outbox) if packet.is_halved => push_halves(io, frame, packet, outbox),
             Some(outbox) => {
                 io.set_length(&mut frame, packet.end());
-                outbox.push(frame, Receipt { client: packet.route.to, octets: packet.length() });
+                outbox.push(frame, receipt(packet));
             }
             None => apart(|| stays(io, place, frame, packet)),
         }
     }
+}
+
+/// The slot of the interface that all of so many packets leave through, as they are.
+#[inline]
+fn only(packets: &[Packet; BATCH], count: usize, leave: Live) -> Option<u8> {
+    let slot = packets[0].slot;
+    let is_usual = |packet: &Packet| packet.slot == slot && !packet.is_halved;
+    (leave == Live::all(count) && packets.iter().take(count).all(is_usual)).then_some(slot)
+}
+
+/// To whom a packet goes.
+#[inline]
+fn receipt(packet: &Packet) -> Receipt {
+    Receipt { client: packet.route.to, octets: packet.length() }
 }
 
 /// Does what is rare outside of the loop that it is rare in.
@@ -188,7 +211,7 @@ fn apart(rare: impl FnOnce()) {
 /// Puts a packet into an outbox as two fragments.
 #[cold]
 fn push_halves<I: PacketIo>(io: &mut I, mut frame: I::Frame, packet: &Packet, outbox: &mut Outbox<I::Frame>) {
-    let receipt = Receipt { client: packet.route.to, octets: packet.length() };
+    let receipt = receipt(packet);
     let Some(mut further) = outbox.allocate(io) else {
         outbox.lose(receipt);
         return io.recycle(frame);
