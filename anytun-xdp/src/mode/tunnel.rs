@@ -112,7 +112,8 @@ pub fn route(
     payload: &mut [u8],
     outer_tos: u8,
     bearing: &mut Bearing,
-) -> Result<Route, Verdict> {
+    route: &mut Route,
+) -> Result<(), Verdict> {
     let (mut inner, length) = Inner::new(payload_type, payload)?;
     let to = match bearing.find(client, &inner) {
         Some(to) => to,
@@ -129,7 +130,8 @@ pub fn route(
     if to != KERNEL {
         inner.hop()?;
     }
-    Ok(Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() })
+    *route = Route { to, length: length as u32, tos: inner.tos(), dont_fragment: inner.dont_fragment() };
+    Ok(())
 }
 
 /// Whom a packet between these ends is for, if `client` may send it.

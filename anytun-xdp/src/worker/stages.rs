@@ -294,14 +294,18 @@ fn route(
                 Some(bridge) => {
                     let everybody = tables.groups.everybody(client.network);
                     bridge::route(bridge, everybody, packet.client, &client.track.allowance, payload_type, payload, now)
+                        .map(|route| packet.route = route)
                 }
-                None => tunnel::route(tables, packet.client, payload_type, payload, packet.tos, &mut course.bearing),
+                None => {
+                    let (client, tos) = (packet.client, packet.tos);
+                    tunnel::route(tables, client, payload_type, payload, tos, &mut course.bearing, &mut packet.route)
+                }
             }
         });
     if !matches!(decided, Err(Verdict::ForeignSource | Verdict::PayloadType | Verdict::MalformedInner)) {
         follow(memory, packet, client, tables, origin, &mut course.heard);
     }
-    packet.route = decided.map_err(end)?;
+    decided.map_err(end)?;
     if is_group(packet.route.to) {
         // Whoever sends gets no copy.
         let joined = tables.joined.load();
