@@ -46,8 +46,8 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(!checksum as u64 + !old as u64 + new as u64)
 }
 
-/// The checksum after a 16-bit word under it got less by `difference` (RFC 1141 §2). Never 0xffff, which stands for the same
-/// as 0.
+/// The checksum after a 16-bit word under it got less by `difference` (RFC 1141 §2), which is not 0xffff itself. Never 0xffff,
+/// which stands for the same as 0.
 #[inline(always)]
 pub const fn update_less(checksum: u16, difference: u16) -> u16 {
     let sum = checksum as u32 + difference as u32;
@@ -99,7 +99,9 @@ mod tests {
     #[test]
     fn a_word_that_gets_less_is_a_word_that_changed() {
         for checksum in 0..=u16::MAX {
-            for (old, difference) in [(0x4011, 0x0100), (0x0111, 0x0100), (0xff06, 0x0100), (0x8000, 0x8000), (7, 7)] {
+            for (old, difference) in
+                [(0x4011, 0x0100), (0x0111, 0x0100), (0xff06, 0x0100), (0x8000, 0x8000), (0xffff, 0xfffe), (7, 7)]
+            {
                 let lessened = update_less(checksum, difference);
                 let replaced = update(checksum, old, old - difference);
                 assert_ne!(lessened, u16::MAX);

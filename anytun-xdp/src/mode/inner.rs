@@ -50,12 +50,14 @@ impl<'a> Inner<'a> {
     pub fn ends(&self) -> Ends {
         match self {
             Inner::V4(h) => {
-                let at = |offset: usize| Ipv4Addr::from(chunk::<4>(&**h, offset));
-                Ends::V4 { source: at(ipv4::SOURCE), destination: at(ipv4::DESTINATION) }
+                let (source, destination) =
+                    (chunk::<{ ipv4::SOURCE }, 4, _>(h), chunk::<{ ipv4::DESTINATION }, 4, _>(h));
+                Ends::V4 { source: source.into(), destination: destination.into() }
             }
             Inner::V6(h) => {
-                let at = |offset: usize| Ipv6Addr::from(chunk::<16>(&**h, offset));
-                Ends::V6 { source: at(ipv6::SOURCE), destination: at(ipv6::DESTINATION) }
+                let (source, destination) =
+                    (chunk::<{ ipv6::SOURCE }, 16, _>(h), chunk::<{ ipv6::DESTINATION }, 16, _>(h));
+                Ends::V6 { source: source.into(), destination: destination.into() }
             }
         }
     }
@@ -86,7 +88,7 @@ impl<'a> Inner<'a> {
                 let ttl = h[ipv4::TTL].checked_sub(1).filter(|&ttl| ttl > 0).ok_or(Verdict::HopLimit)?;
                 h[ipv4::TTL] = ttl;
                 // It is the upper octet of its word.
-                let sum = checksum::update_less(u16::from_be_bytes(chunk(&**h, ipv4::CHECKSUM)), 1 << 8);
+                let sum = checksum::update_less(u16::from_be_bytes(chunk::<{ ipv4::CHECKSUM }, _, _>(h)), 1 << 8);
                 [h[ipv4::CHECKSUM], h[ipv4::CHECKSUM + 1]] = sum.to_be_bytes();
             }
             Inner::V6(h) => {
@@ -120,19 +122,21 @@ impl<'a> Inner<'a> {
 /// Source and destination of an IPv4 header in one word, of which all that is to know is whether it is that of another.
 #[inline]
 pub fn pair_v4(header: &[u8; ipv4::HEADER]) -> u64 {
-    u64::from_ne_bytes(chunk(header, ipv4::SOURCE))
+    u64::from_ne_bytes(chunk::<{ ipv4::SOURCE }, _, _>(header))
 }
 
 /// The same of an IPv6 header.
 #[inline]
 pub fn pair_v6(header: &[u8; ipv6::HEADER]) -> [u128; 2] {
-    [ipv6::SOURCE, ipv6::DESTINATION].map(|at| u128::from_ne_bytes(chunk(header, at)))
+    let (source, destination) = (chunk::<{ ipv6::SOURCE }, _, _>(header), chunk::<{ ipv6::DESTINATION }, _, _>(header));
+    [source, destination].map(u128::from_ne_bytes)
 }
 
 /// Octets of a header from a constant offset, in as few loads as they take.
 #[inline(always)]
-fn chunk<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
-    header.read(at).unwrap_or([0; N])
+fn chunk<const AT: usize, const N: usize, const LENGTH: usize>(header: &[u8; LENGTH]) -> [u8; N] {
+    const { assert!(AT + N <= LENGTH, "within the header") };
+    header.as_slice().read(AT).unwrap_or([0; N])
 }
 
 /// Source and destination of an inner packet.

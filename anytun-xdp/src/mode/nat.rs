@@ -9,6 +9,8 @@
 //!   to go through [`inbound`], so its receiver sees the sender's address outside, and filters it as it would anybody.
 //! * IPv6 headers of routing are not looked behind, as checksums are over an address that is not yet the destination.
 
+use anytun_common::wire::icmp;
+
 use crate::table::nat::{Account, End, Flow, Inside, Nat, Protocol, Refusal};
 
 mod change;
@@ -16,7 +18,7 @@ mod crossing;
 mod view;
 
 pub use crossing::Crossing;
-use view::{Extent, Fragment, ICMP_HEADER, Message, Side, View};
+use view::{Extent, Fragment, Message, Side, View};
 
 /// What is known of the checksums of TCP and UDP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -243,7 +245,7 @@ fn quote<'a>(packet: &'a mut [u8], view: &View) -> Result<(&'a mut [u8], View), 
     if view.sum(packet) != 0xffff {
         return Err(Refusal::Malformed);
     }
-    let quote = packet.get_mut(view.transport + ICMP_HEADER..view.end).ok_or(Refusal::Malformed)?;
+    let quote = packet.get_mut(view.transport + icmp::HEADER..view.end).ok_or(Refusal::Malformed)?;
     let quoted = View::of(quote, Extent::Quoted)?;
     if quoted.is_v4 != view.is_v4 {
         return Err(Refusal::Malformed);

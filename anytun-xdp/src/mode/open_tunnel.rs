@@ -198,7 +198,8 @@ pub fn go_back(tables: &Tables, member: &Member, packet: &mut [u8], now: u64) ->
 }
 
 /// The ways out of a batch of packets. Those of one pair of hosts often come one behind the other, so the last way is kept.
-/// So is how the last one crossed the border, for what follows of its flow before anything else takes a way.
+/// So is how the last one crossed the border, for what follows of its client between the same two, behind a NAT of the same
+/// flow, before anything else takes a way or, behind a NAT, comes from outside.
 pub struct Trail<'a> {
     ways: &'a Ways,
     last: Last,
@@ -234,10 +235,11 @@ impl Kept {
         }
     }
 
-    /// Goes on from it.
+    /// Goes on from it, by the same ways.
     #[inline]
-    pub fn trail(&self) -> Trail<'_> {
-        Trail { last: self.last, ..Trail::new(&self.ways) }
+    pub fn trail<'a>(&self, ways: &'a Ways) -> Trail<'a> {
+        debug_assert!(ptr::eq(ways, &*self.ways), "renewed for other ways");
+        Trail { last: self.last, ..Trail::new(ways) }
     }
 
     /// Keeps the last way of a batch.

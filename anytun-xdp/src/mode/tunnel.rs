@@ -103,7 +103,7 @@ impl Bearing {
 
 /// Routes a packet that `client` sent: checks its source, finds the client that its destination leads to, takes over
 /// congestion met outside, and counts the hop, unless the kernel will. `payload` is what lies behind the payload type;
-/// `outer_tos` is that of the header it came in.
+/// `outer_tos` is that of the header it came in. `route` is written if it has one.
 #[inline]
 pub fn route(
     tables: &Tables,

@@ -211,7 +211,7 @@ impl Turn {
         Self { words, reciprocal: ((1 << 64) / words as u128) as u64 }
     }
 
-    /// The place of the word of `block` among those of all slots: in that of its own it is the remainder by their number.
+    /// The place of the word of `block`: that of the slot's first word, and the remainder of `block` by the words of a window.
     #[inline]
     const fn index(self, slot: usize, block: u64) -> usize {
         // Of a 64-bit number the product tells the quotient, or one less.

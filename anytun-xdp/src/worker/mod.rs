@@ -168,13 +168,12 @@ impl<I: PacketIo> Worker<I> {
             Idle::Spin => SPINNING_TURNS,
         };
         let mut turns = 0;
-        // The clock is read as seldom as can be: in a virtual machine it is dear.
+        // Of the last reading of the clock, which is dear in a virtual machine.
         let mut now = start.elapsed();
         let mut rested = now;
         while !stop.load(Ordering::Relaxed) {
             let carried = self.turn(now.as_millis() as u64) > 0;
             turns = if carried { 0 } else { turns + 1 };
-            let before = now;
             if carried {
                 now = start.elapsed();
                 if scheduling == Scheduling::Fifo && now.saturating_sub(rested) >= SHIFT {
@@ -187,12 +186,13 @@ impl<I: PacketIo> Worker<I> {
             } else {
                 turns = 0;
                 self.show();
+                let asleep = start.elapsed();
                 if idle == Idle::Sleep {
                     self.lane.sleep(self.lane.longest_sleep());
                 }
                 now = start.elapsed();
                 // One that ends at once gives nobody time.
-                if idle == Idle::Sleep && now.saturating_sub(before) >= REST {
+                if idle == Idle::Sleep && now.saturating_sub(asleep) >= REST {
                     rested = now;
                 }
             }

@@ -54,8 +54,8 @@ pub(super) fn open(
     passage.stage(|_, packet, tables| measure(packet, tables, &mut is_sealed, &mut last));
     done(Stage::Measure);
 
-    let packets = || passage.packets().map_while(|(memory, packet)| to_open(memory, packet, tables));
-    let authentic = is_sealed.then(|| crypto.verify(packets()));
+    let authentic = is_sealed
+        .then(|| crypto.verify(passage.packets().map_while(|(memory, packet)| to_open(memory, packet, tables))));
     done(Stage::Verify);
     let mut places = 0..;
     passage.stage(|memory, packet, tables| {
@@ -143,7 +143,7 @@ fn measure(packet: &Packet, tables: &Tables, is_sealed: &mut bool, last: &mut u3
 }
 
 /// What of a packet is authenticated, and with what. Never nothing, as measure has found both; if it were, no packet from
-/// there on would pass.
+/// there on would pass where any is authenticated.
 #[inline]
 fn to_open<'a>(memory: &'a [u8], packet: &Packet, tables: &'a Tables) -> Option<ToOpen<'a>> {
     let client = client_of(tables, packet.client)?;

@@ -132,7 +132,7 @@ fn frame(memory: &mut [u8], packet: &mut Packet, way: &Way) -> Result<Fate, Verd
     let inner = inner(packet);
     let head = open_tunnel::length(way);
     let total = head + inner.len();
-    advance(memory, inner, head);
+    shift(memory, inner, head);
     let framed = memory.get_mut(..total).ok_or(Verdict::TooBig)?;
     open_tunnel::write(framed, way).ok_or(Verdict::TooBig)?;
     packet.place_at(head, total).ok_or(Verdict::TooBig)?;
@@ -140,10 +140,10 @@ fn frame(memory: &mut [u8], packet: &mut Packet, way: &Way) -> Result<Fate, Verd
     Ok(Fate::Leave)
 }
 
-/// Moves a packet forward in its frame. What is behind it there has no meaning, so that a short one is moved in a size that the
-/// compiler knows.
+/// Moves a packet to another place in its frame. What is behind it there has no meaning, so that a short one is moved in a size
+/// that the compiler knows.
 #[inline]
-fn advance(memory: &mut [u8], from: Range<usize>, to: usize) {
+fn shift(memory: &mut [u8], from: Range<usize>, to: usize) {
     const SHORT: usize = 64;
     if from.len() <= SHORT
         && let Some(octets) = memory.get(from.start..).and_then(<[u8]>::first_chunk::<SHORT>).copied()

@@ -57,7 +57,7 @@ impl<I: PacketIo> Lane<I> {
         open(&mut passage, crypto, origin, now, &mut done);
         let mut ahead = Ahead::default();
         passage.packets().for_each(|(memory, packet)| prefetch_route(memory, packet, tables, &mut ahead));
-        let mut course = Course { heard: Heard::default(), bearing: Bearing::default(), trail: kept.trail() };
+        let mut course = Course { heard: Heard::default(), bearing: Bearing::default(), trail: kept.trail(ways) };
         passage.stage_to(|memory, packet, tables| match route(memory, packet, tables, &mut course, origin, now) {
             // By far the most; told before others, so that their fate is not copied from memory.
             Ok(Fate::On) if packet.route.to != KERNEL => Fate::On,
@@ -192,7 +192,7 @@ pub(super) fn pass_on<I: PacketIo>(
 fn only(packets: &[Packet; BATCH], count: usize, leave: Live) -> Option<u8> {
     let slot = packets[0].slot;
     let is_usual = |packet: &Packet| packet.slot == slot && !packet.is_halved;
-    (leave == Live::all(count) && packets.iter().take(count).all(is_usual)).then_some(slot)
+    (count <= BATCH && leave == Live::all(count) && packets.iter().take(count).all(is_usual)).then_some(slot)
 }
 
 /// To whom a packet goes.
@@ -297,8 +297,8 @@ fn route(
                         .map(|route| packet.route = route)
                 }
                 None => {
-                    let (client, tos) = (packet.client, packet.tos);
-                    tunnel::route(tables, client, payload_type, payload, tos, &mut course.bearing, &mut packet.route)
+                    let (number, tos) = (packet.client, packet.tos);
+                    tunnel::route(tables, number, payload_type, payload, tos, &mut course.bearing, &mut packet.route)
                 }
             }
         });

@@ -1,6 +1,7 @@
 //! A worker on plain memory, with a kernel that misbehaves on demand: what it forwards, what it drops and under which
 //! name, and that no frame is ever lost.
 
+mod batch;
 mod bench;
 mod datagrams;
 mod early;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 
 use anytun_common::classify::classify;
 use anytun_common::verdict::Verdict;
-use anytun_xdp::satp::{AesCtr, Auth, Keys, Secret, Suite};
 use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
 use anytun_xdp::worker::{BATCH, Stage};
@@ -193,124 +193,6 @@ fn only_the_newest_authentic_packet_moves_a_client() {
         assert_eq!(bench.endpoint_port(0), Some(5002));
     }
     assert_eq!(bench.count(Verdict::Forwarded), 2, "the late packet is good, and is carried");
-}
-
-/// In one batch, whatever came right before: the last one counts.
-#[test]
-fn every_packet_of_a_batch_moves_its_client() {
-    let mut bench = Bench::introduced(Kernel::default(), 512);
-    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
-    // Port and last octet of the address.
-    for (ports, last) in [([5001, 5001, 5002], [1, 1, 1]), ([5002, 5003, 5002], [1, 1, 1]), ([7, 7, 7], [9, 9, 9])] {
-        for (port, last) in ports.into_iter().zip(last) {
-            bench.alice.port = port;
-            bench.alice.outer[3] = last;
-            let frame = bench.alice.send(alice, bob, 84);
-            bench.arrive(0, &frame);
-        }
-        // Of another client from the same port.
-        bench.carol.port = ports[2];
-        let frame = bench.carol.send(bench.carol.inner, bob, 84);
-        bench.arrive(0, &frame);
-        // Carol is told that she has no way there.
-        assert_eq!(bench.sent(0).len(), 1);
-        assert_eq!(bench.endpoint_port(2), Some(ports[2]));
-        assert_eq!(bench.endpoint_port(0), Some(ports[2]));
-        let frame = bench.bob.send(bob, alice, 84);
-        bench.arrive(1, &frame);
-        let sent = bench.sent(0);
-        assert_eq!(sent.len(), 1);
-        // Checks address and port of the client.
-        bench.alice.open(&sent[0]);
-    }
-    bench.alice.tags = &[0x81, 0, 0, 7];
-    for tags in [&[0x81, 0, 0, 7][..], &[], &[0x81, 0, 0, 8], &[0x81, 0, 0, 9]] {
-        bench.alice.tags = tags;
-        let frame = bench.alice.send(alice, bob, 84);
-        bench.arrive(0, &frame);
-    }
-    bench.turn();
-    let frame = bench.bob.send(bob, alice, 84);
-    bench.arrive(1, &frame);
-    let sent = bench.sent(0);
-    bench.alice.open(&sent[0]);
-}
-
-/// One behind the other, to the same address in two networks, and to what is the same number in another family.
-#[test]
-fn every_packet_of_a_batch_goes_where_its_own_destination_leads() {
-    let mut bench = Bench::introduced(Kernel::default(), 512);
-    let (alice, bob, carol) = (bench.alice.inner, bench.bob.inner, bench.carol.inner);
-    let address = "\"10.9.0.11/32\"";
-    bench.configure(&CONFIG.replace(address, &format!("{address}, \"fd00:9::11/128\"")));
-    let mut v6 = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
-    v6.extend_from_slice(&[0xfd, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x11]);
-    v6.extend_from_slice(&[0; 12]);
-    v6.extend_from_slice(&bob.octets());
-    let to_bob = |bench: &mut Bench| {
-        let frame = bench.alice.send(alice, bob, 84);
-        bench.arrive(0, &frame);
-    };
-    to_bob(&mut bench);
-    let frame = bench.carol.send(carol, bob, 84);
-    bench.arrive(0, &frame);
-    to_bob(&mut bench);
-    bench.alice.sequence += 1;
-    let frame = bench.alice.seal(bench.alice.sequence - 1, 0x86dd, &v6);
-    bench.arrive(0, &frame);
-    let frame = bench.alice.send(alice, "10.9.0.99".parse().expect("an address"), 84);
-    bench.arrive(0, &frame);
-    to_bob(&mut bench);
-    // What goes between the same two, but is not hers to send.
-    let frame = bench.carol.send(alice, bob, 84);
-    bench.arrive(0, &frame);
-    let frame = bench.carol.send(alice, bob, 84);
-    bench.arrive(0, &frame);
-    to_bob(&mut bench);
-    assert_eq!(bench.sent(1).len(), 4);
-    assert_eq!(bench.count(Verdict::NoRoute), 3, "carol's, and two of alice's");
-    assert_eq!(bench.count(Verdict::ForeignSource), 2);
-}
-
-/// Where there is nothing to open, nothing is: for whoever comes behind that, and whoever came before.
-#[test]
-fn every_packet_of_a_batch_is_opened_as_its_own_client_seals() {
-    let mut bench = Bench::introduced(Kernel::default(), 512);
-    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
-    let mux = "mux = 1\n";
-    bench.configure(&CONFIG.replace(mux, &format!("{mux}kd_prf = \"null\"\ncipher = \"null\"\nauth = \"null\"\n")));
-    let plain = Suite { kd_prf: AesCtr::Null, cipher: AesCtr::Null, auth: Auth::Null, ..Suite::DEFAULT };
-    bench.alice.keys = Keys::new(&Secret::from_passphrase(b"the passphrase of alice", AesCtr::Null), &plain);
-    let stranger = Peer::new("mallory", 2);
-    // Bob moves to the port of the others first.
-    for (round, order) in ["b", "a", "ab", "ba", "amb", "mab", "abma", "a", "aa"].into_iter().enumerate() {
-        for (place, who) in order.chars().enumerate() {
-            let length = 40 + 10 * round + place;
-            let frame = match who {
-                'a' => bench.alice.send(alice, bob, length),
-                'b' => bench.bob.send(bob, alice, length),
-                _ => stranger.seal(1 << 20, 0x0800, &inner(bob, alice, 64, length)),
-            };
-            bench.arrive(0, &frame);
-        }
-        let sent: Vec<(u16, usize)> = bench
-            .sent(0)
-            .iter()
-            .map(|frame| {
-                let to = u16::from(frame[5]);
-                let peer = if to == 1 { &bench.alice } else { &bench.bob };
-                (to, peer.open(frame).1.len())
-            })
-            .collect();
-        let wanted: Vec<(u16, usize)> = order
-            .chars()
-            .enumerate()
-            .filter(|(_, who)| *who != 'm')
-            .map(|(place, who)| (if who == 'a' { 2 } else { 1 }, 40 + 10 * round + place))
-            .collect();
-        assert_eq!(sent, wanted, "{order}");
-    }
-    assert_eq!(bench.count(Verdict::BadTag), 3);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use anytun_common::wire::{ipv4, ipv6, tcp, udp};
 
 use super::change::Change;
-use super::view::{TCP, TCP_HEADER, mended, sum_offset};
+use super::view::{mended, sum_offset};
+use crate::mode::inner::{pair_v4, pair_v6};
 use crate::table::nat::{End, FIN, RST, SYN};
 
 /// How a packet of a client went out. Another one of its flow in the same batch goes the same way, as if both had come before
@@ -17,10 +18,10 @@ pub struct Crossing {
     changes: [Change; 2],
 }
 
-/// What the packets of a flow have in common, as it stands in them: addresses of IPv4 in one word, of IPv6 in four.
+/// What the packets of a flow have in common, as it stands in them: addresses of IPv4 in one number, of IPv6 in two.
 #[derive(Clone, Copy, Debug)]
 struct Head {
-    addresses: [u64; 4],
+    addresses: [u128; 2],
     ports: u32,
     protocol: u8,
     is_v4: bool,
@@ -44,24 +45,12 @@ fn v6(packet: &mut [u8]) -> Option<(&mut [u8; ipv6::HEADER], &mut [u8])> {
     (h[0] >> 4 == 6 && is_whole).then_some((h, transport))
 }
 
-/// Source and destination as they stand in a header.
-#[inline]
-fn addresses_v4(h: &[u8; ipv4::HEADER]) -> [u64; 4] {
-    [h[ipv4::SOURCE..].first_chunk().map_or(0, |both| u64::from_ne_bytes(*both)), 0, 0, 0]
-}
-
-/// Source and destination as they stand in a header.
-#[inline]
-fn addresses_v6(h: &[u8; ipv6::HEADER]) -> [u64; 4] {
-    h[ipv6::SOURCE..].as_chunks().0.first_chunk().map_or([0; 4], |words| words.map(u64::from_ne_bytes))
-}
-
 /// The ports of a segment of TCP that neither begins nor ends a connection, or of a UDP datagram.
 #[inline]
 fn ports(protocol: u8, transport: &[u8]) -> Option<u32> {
     let is_calm = match protocol {
         udp::PROTOCOL => transport.len() >= udp::HEADER,
-        TCP => transport.len() >= TCP_HEADER && transport[tcp::FLAGS] & (SYN | FIN | RST) == 0,
+        tcp::PROTOCOL => transport.len() >= tcp::HEADER && transport[tcp::FLAGS] & (SYN | FIN | RST) == 0,
         _ => false,
     };
     transport.first_chunk().filter(|_| is_calm).map(|ports| u32::from_ne_bytes(*ports))
@@ -71,9 +60,9 @@ impl Head {
     fn of(packet: &mut [u8]) -> Option<Self> {
         let is_v4 = packet.first()? >> 4 == 4;
         let (addresses, protocol, transport) = if is_v4 {
-            v4(packet).map(|(h, transport)| (addresses_v4(h), h[ipv4::PROTOCOL], transport))?
+            v4(packet).map(|(h, transport)| ([pair_v4(h).into(), 0], h[ipv4::PROTOCOL], transport))?
         } else {
-            v6(packet).map(|(h, transport)| (addresses_v6(h), h[ipv6::NEXT_HEADER], transport))?
+            v6(packet).map(|(h, transport)| (pair_v6(h), h[ipv6::NEXT_HEADER], transport))?
         };
         Some(Self { addresses, ports: ports(protocol, transport)?, protocol, is_v4 })
     }
@@ -101,7 +90,7 @@ impl Crossing {
     fn repeat_v4(&self, packet: &mut [u8]) -> Option<()> {
         let (h, transport) = v4(packet)?;
         let Self { head, changes: [address, covered], .. } = self;
-        if addresses_v4(h)[0] != head.addresses[0] || h[ipv4::PROTOCOL] != head.protocol {
+        if u128::from(pair_v4(h)) != head.addresses[0] || h[ipv4::PROTOCOL] != head.protocol {
             return None;
         }
         self.put_port(transport, *covered)?;
@@ -116,7 +105,7 @@ impl Crossing {
     fn repeat_v6(&self, packet: &mut [u8]) -> Option<()> {
         let (h, transport) = v6(packet)?;
         let Self { head, changes: [_, covered], .. } = self;
-        if addresses_v6(h) != head.addresses || h[ipv6::NEXT_HEADER] != head.protocol {
+        if pair_v6(h) != head.addresses || h[ipv6::NEXT_HEADER] != head.protocol {
             return None;
         }
         self.put_port(transport, *covered)?;

@@ -1,21 +1,12 @@
 //! A checked view over an IP packet or over what an ICMP error quotes of one: where the parts are that a NAT changes.
 
-use anytun_common::wire::{Bytes, checksum, ipv4, ipv6, mapped, tcp, udp};
+use anytun_common::wire::{Bytes, checksum, icmp, icmpv6, ipv4, ipv6, mapped, tcp, udp};
 
 use super::change::Change;
 use crate::table::nat::{End, Protocol, Refusal};
 
-const ICMP: u8 = 1;
-pub(super) const TCP: u8 = 6;
-const ICMPV6: u8 = 58;
-const HOP_BY_HOP: u8 = 0;
-const DESTINATION_OPTIONS: u8 = 60;
-
 /// Extension headers that are looked behind. Three are usual at most (RFC 8200 §4.1).
 const EXTENSIONS: usize = 6;
-/// Octets of an ICMP header with the word that depends on the type.
-pub(super) const ICMP_HEADER: usize = 8;
-pub(super) const TCP_HEADER: usize = 20;
 
 /// One of the two ends of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +66,7 @@ pub(super) enum Message {
 pub(super) fn sum_offset(protocol: u8) -> Option<usize> {
     match protocol {
         udp::PROTOCOL => Some(udp::CHECKSUM),
-        TCP => Some(tcp::CHECKSUM),
+        tcp::PROTOCOL => Some(tcp::CHECKSUM),
         _ => None,
     }
 }
@@ -147,7 +138,7 @@ impl View {
         for _ in 0..EXTENSIONS {
             let has_ports = view.fragment.is_none_or(|fragment| fragment.is_first);
             let octets = match view.protocol {
-                HOP_BY_HOP | DESTINATION_OPTIONS if has_ports => {
+                ipv6::HOP_BY_HOP | ipv6::DESTINATION_OPTIONS if has_ports => {
                     let [_, length] = packet.read(view.transport)?;
                     (usize::from(length) + 1) * 8
                 }
@@ -181,15 +172,15 @@ impl View {
     /// stand before them in the first (RFC 8200 §4.5).
     pub(super) fn may_have_ports(&self) -> bool {
         match self.protocol {
-            udp::PROTOCOL | TCP => true,
-            HOP_BY_HOP | DESTINATION_OPTIONS => !self.is_v4,
+            udp::PROTOCOL | tcp::PROTOCOL => true,
+            ipv6::HOP_BY_HOP | ipv6::DESTINATION_OPTIONS => !self.is_v4,
             _ => self.is_icmp(),
         }
     }
 
     /// Whether it is ICMP of its family.
     pub(super) fn is_icmp(&self) -> bool {
-        self.protocol == if self.is_v4 { ICMP } else { ICMPV6 }
+        self.protocol == if self.is_v4 { icmp::PROTOCOL } else { icmpv6::PROTOCOL }
     }
 
     /// What it is about. Not for later fragments.
@@ -203,9 +194,9 @@ impl View {
         };
         match self.protocol {
             udp::PROTOCOL => ports(Protocol::Udp, 0),
-            TCP => {
+            tcp::PROTOCOL => {
                 // A fragment that hides the flags is an attack (RFC 1858 §3).
-                let is_cut = self.extent == Extent::Whole && transport.len() < TCP_HEADER;
+                let is_cut = self.extent == Extent::Whole && transport.len() < tcp::HEADER;
                 if is_cut { Err(Refusal::Malformed) } else { ports(Protocol::Tcp, *transport.get(13).unwrap_or(&0)) }
             }
             _ if self.is_icmp() => {
