@@ -76,6 +76,9 @@ pub trait PacketIo {
     /// Sleeps until a packet arrives, the worker is woken, or the time is up.
     fn wait(&mut self, timeout: Duration);
 
+    /// Sleeps until the worker is woken or the time is up, whatever arrives meanwhile.
+    fn gather(&mut self, time: Duration);
+
     /// The packet in `frame`.
     fn packet<'a>(&'a self, frame: &'a Self::Frame) -> &'a [u8];
 

@@ -90,11 +90,20 @@ impl<I: PacketIo> Lane<I> {
 
     /// Sleeps until there is something to do, or the time is up.
     pub(super) fn sleep(&mut self, timeout: Duration) {
+        self.pause(timeout, I::wait);
+    }
+
+    /// Lets packets gather for that long, unless others than those who send them wake the worker.
+    pub(super) fn gather(&mut self, time: Duration) {
+        self.pause(time, I::gather);
+    }
+
+    fn pause(&mut self, time: Duration, pause: fn(&mut I, Duration)) {
         // Both pipes are asked before, as either is to wake the worker.
         let local = self.local.as_ref().is_none_or(|local| local.half.doze());
         let datagrams = self.datagrams.as_ref().is_none_or(Inlet::doze);
         // What is not taken yet may be being put in by a thread that waits for this processor.
-        self.io.wait(if local && datagrams { timeout } else { timeout.min(REST) });
+        pause(&mut self.io, if local && datagrams { time } else { time.min(REST) });
         self.local.iter().for_each(|local| local.half.rise());
         self.datagrams.iter().for_each(Inlet::rise);
     }

@@ -157,6 +157,10 @@ impl PacketIo for Memory {
         self.counters.polls += 1;
     }
 
+    fn gather(&mut self, time: Duration) {
+        self.wait(time);
+    }
+
     fn packet<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
         &frame.memory[..frame.length]
     }

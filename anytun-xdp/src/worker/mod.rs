@@ -13,6 +13,7 @@ pub mod memory;
 mod opening;
 mod outbox;
 mod outside;
+mod pace;
 mod passage;
 mod room;
 mod sealing;
@@ -40,6 +41,8 @@ use self::io::PacketIo;
 use self::local::Local;
 use self::opening::Origin;
 use self::outbox::Outbox;
+use self::pace::REST;
+pub use self::pace::{Held, Pace, Pause};
 use self::slow::{Inlet, WorkerHalf};
 use self::snoop::Snoop;
 pub use self::stage::Stage;
@@ -55,19 +58,8 @@ use crate::table::ways::{Asks, Ways};
 pub const BATCH: usize = 64;
 const _: () = assert!(BATCH <= Batch::PACKETS);
 
-/// Turns without a packet before the worker sleeps.
-const IDLE_TURNS: u32 = 1;
-
-/// Turns without a packet before a worker that does not sleep shows that it lives.
-const SPINNING_TURNS: u32 = 1 << 16;
-
 /// The longest sleep: how late a worker notices what nobody wakes it for.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-
-/// How long a worker in real time carries packets without a sleep, and how long it then rests: threads of the kernel
-/// that belong to its processor get no other time, and without them not even a file is written.
-const SHIFT: Duration = Duration::from_millis(10);
-const REST: Duration = Duration::from_micros(100);
 
 /// How long a worker waits, when it stops, for the kernel to send what was handed over.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -91,6 +83,8 @@ struct Lane<I: PacketIo> {
     packets: Box<[Packet; BATCH]>,
     crypto: Batch,
     outboxes: Vec<Outbox<I::Frame>>,
+    /// Turns whose packets the kernel has not been told of.
+    held: Held,
     /// Packets that are sent in fragments, when their batch is done.
     oversized: Oversized<I::Frame>,
     /// Packets to groups.
@@ -136,6 +130,7 @@ impl<I: PacketIo> Worker<I> {
             packets: Box::new([Packet::default(); BATCH]),
             crypto: Batch::default(),
             outboxes,
+            held: Held::default(),
             oversized: Oversized::default(),
             copies: Copies::default(),
             unresolved: Unresolved::default(),
@@ -163,39 +158,30 @@ impl<I: PacketIo> Worker<I> {
 
     /// Carries packets until `stop` is set, then what is still in the rings. `start` is when the node started.
     pub fn run(mut self, start: Instant, idle: Idle, scheduling: Scheduling, stop: &AtomicBool) {
-        let patience = match idle {
-            Idle::Sleep => IDLE_TURNS,
-            Idle::Spin => SPINNING_TURNS,
-        };
-        let mut turns = 0;
-        // Of the last reading of the clock, which is dear in a virtual machine.
-        let mut now = start.elapsed();
-        let mut rested = now;
+        let mut pace = Pace::new(idle, scheduling, start.elapsed());
         while !stop.load(Ordering::Relaxed) {
-            let carried = self.turn(now.as_millis() as u64) > 0;
-            turns = if carried { 0 } else { turns + 1 };
-            if carried {
-                now = start.elapsed();
-                if scheduling == Scheduling::Fifo && now.saturating_sub(rested) >= SHIFT {
-                    thread::sleep(REST);
-                    now = start.elapsed();
-                    rested = now;
+            let carried = self.turn(pace.now().as_millis() as u64);
+            match pace.after(carried, || start.elapsed()) {
+                Pause::No => continue,
+                Pause::Show => {
+                    self.show();
+                    continue;
                 }
-            } else if turns < patience {
-                now = start.elapsed();
-            } else {
-                turns = 0;
-                self.show();
-                let asleep = start.elapsed();
-                if idle == Idle::Sleep {
+                Pause::Rest(time) => {
+                    self.lane.held.release();
+                    self.lane.io.kick();
+                    thread::sleep(time);
+                }
+                Pause::Gather(time) => {
+                    self.show();
+                    self.lane.gather(time);
+                }
+                Pause::Sleep => {
+                    self.show();
                     self.lane.sleep(self.lane.longest_sleep());
                 }
-                now = start.elapsed();
-                // One that ends at once gives nobody time.
-                if idle == Idle::Sleep && now.saturating_sub(asleep) >= REST {
-                    rested = now;
-                }
             }
+            pace.resume(start.elapsed());
         }
         let deadline = Instant::now() + DRAIN;
         while (self.turn(start.elapsed().as_millis() as u64) > 0 || self.lane.io.ledger().tx > 0)
@@ -237,12 +223,15 @@ impl<I: PacketIo> Worker<I> {
                 total += received;
             }
         }
-        lane.tally.rx_packets += total as u64;
+        let received = total;
+        lane.tally.rx_packets += received as u64;
         total += lane.exchange(tables, ways, now);
         total += lane.take_datagrams(tables, ways, now);
         total += lane.send_queries(tables, ways, now);
         let copied = lane.send_copies(tables, ways, now);
-        lane.io.kick();
+        if lane.held.is_due(received) {
+            lane.io.kick();
+        }
         lane.tally.turns += 1;
         let all = total + copied + resolved;
         if all > 0 {

@@ -1,24 +1,22 @@
 //! The yardstick of the benchmark: what a relay over these interfaces can reach at all. It gives every IPv4 UDP packet a
 //! new Ethernet header and sends it out of the other interface, over AF_XDP sockets or, without them, in the kernel. It
-//! looks at nothing, and its idle policy and its scheduling are those of the node.
+//! looks at nothing; how it sleeps, how much it sends with one call, and its scheduling are the node's own.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use anytun_xdp::config::XdpMode;
+use anytun_xdp::config::{Idle, Scheduling, XdpMode};
 use anytun_xdp::kernel::{Link, PortSpec, RealTime, Xsk, object, privilege};
 use anytun_xdp::worker::io::PacketIo;
+use anytun_xdp::worker::{BATCH, Held, Pace, Pause};
 use aya::Ebpf;
 use aya::maps::{Array, DevMap, HashMap, XskMap};
 use aya::programs::Xdp;
 use clap::Parser;
 
-/// Packets that are taken at once, and turns without one before a worker sleeps: as the node has them.
-const BATCH: usize = 64;
-const IDLE_TURNS: u32 = 1;
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Places for sockets of one interface in the program's map.
 const QUEUES: u32 = 64;
@@ -107,7 +105,10 @@ fn main() -> Result<()> {
 /// Reflects the packets of one queue of every interface, for ever.
 fn reflect(mut io: Xsk, addresses: &[Addresses], spin: bool) {
     let mut frames = Vec::with_capacity(BATCH);
-    let mut idle = 0;
+    let idle = if spin { Idle::Spin } else { Idle::Sleep };
+    let scheduling = if spin { Scheduling::Other } else { Scheduling::Fifo };
+    let start = Instant::now();
+    let (mut pace, mut held) = (Pace::new(idle, scheduling, start.elapsed()), Held::default());
     loop {
         io.reclaim();
         let mut total = 0;
@@ -127,12 +128,20 @@ fn reflect(mut io: Xsk, addresses: &[Addresses], spin: bool) {
                 frames.drain(..).for_each(|frame| io.recycle(frame));
             }
         }
-        io.kick();
-        idle = if total > 0 || spin { 0 } else { idle + 1 };
-        if idle >= IDLE_TURNS {
-            io.wait(LONGEST_SLEEP);
-            idle = 0;
+        if held.is_due(total) {
+            io.kick();
         }
+        match pace.after(total, || start.elapsed()) {
+            Pause::No | Pause::Show => continue,
+            Pause::Rest(time) => {
+                held.release();
+                io.kick();
+                thread::sleep(time);
+            }
+            Pause::Gather(time) => io.gather(time),
+            Pause::Sleep => io.wait(LONGEST_SLEEP),
+        }
+        pace.resume(start.elapsed());
     }
 }
 

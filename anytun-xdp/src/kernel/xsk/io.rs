@@ -123,25 +123,17 @@ impl PacketIo for Xsk {
         for (entry, port) in polled[1..].iter_mut().zip(self.ports.iter().flatten()) {
             entry.fd = port.fd().as_raw_fd();
         }
-        let timeout = libc::timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
-        let count = polled.len() as libc::nfds_t;
         // In copy mode the kernel also sends what is in the TX rings when it is polled (xsk_poll).
-        //
-        // SAFETY: the array and the timeout live through the call, the count is that of the array, the descriptors are
-        // open or negative, which makes the kernel skip them, and no signal mask is given.
-        let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), count, &raw const timeout, ptr::null()) };
+        let is_over = !self.poll(&mut polled, timeout);
         // Only what was slept in vain makes the next nap longer: a wait that something ends at once takes no time.
-        if unsent > 0 && ready == 0 {
+        if unsent > 0 && is_over {
             self.stalled = self.stalled.saturating_add(1);
         }
-        self.counters.polls += 1;
-        self.ports.iter_mut().flatten().for_each(Port::ask_for_completions);
-        if polled[0].revents != 0 {
-            self.waker.clear();
-        }
+    }
+
+    fn gather(&mut self, time: Duration) {
+        let waker = libc::pollfd { fd: self.waker.fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        self.poll(&mut [waker], time);
     }
 
     fn packet<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
@@ -173,6 +165,24 @@ impl PacketIo for Xsk {
 }
 
 impl Xsk {
+    /// Sleeps until a descriptor is ready, of which the first is the waker's, or the time is up; returns whether one is.
+    fn poll(&mut self, polled: &mut [libc::pollfd], timeout: Duration) -> bool {
+        let timeout = libc::timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        let count = polled.len() as libc::nfds_t;
+        // SAFETY: the slice and the timeout live through the call, the count is that of the slice, the descriptors are
+        // open or negative, which makes the kernel skip them, and no signal mask is given.
+        let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), count, &raw const timeout, ptr::null()) };
+        self.counters.polls += 1;
+        self.ports.iter_mut().flatten().for_each(Port::ask_for_completions);
+        if polled.first().is_some_and(|waker| waker.revents != 0) {
+            self.waker.clear();
+        }
+        ready != 0
+    }
+
     /// How long a wait may be while `unsent` packets are in the TX rings: short at first, longer while none is completed.
     fn nap(&mut self, unsent: u64) -> Option<Duration> {
         if unsent == 0 {
