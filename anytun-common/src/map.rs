@@ -7,6 +7,9 @@ pub const QUEUES_PER_INTERFACE: u32 = 64;
 /// Interfaces a node can have.
 pub const MAX_INTERFACES: u32 = 16;
 
+/// The interfaces of a node: at the place of each slot an interface index, or 0, which none has.
+pub type Interfaces = [u32; MAX_INTERFACES as usize];
+
 /// Entries of the socket map.
 pub const MAX_SOCKETS: u32 = MAX_INTERFACES * QUEUES_PER_INTERFACE;
 

@@ -9,8 +9,8 @@ use core::sync::atomic::AtomicU64;
 use anytun_common::backlog::{self, Backlog, FLOWS_PER_QUEUE, Flow};
 use anytun_common::classify::{Network, Udp, fragment, network, plain, port, udp};
 use anytun_common::map::{
-    FRAGMENT, FewServices, FragmentKey, InsideKey, MAX_FRAGMENTS, MAX_INSIDE, MAX_INTERFACES, MAX_SERVICES,
-    MAX_SOCKETS, NO_PORT, QUEUES_PER_INTERFACE, ServiceKey, ServiceWords, inside_key,
+    FRAGMENT, FewServices, FragmentKey, InsideKey, Interfaces, MAX_FRAGMENTS, MAX_INSIDE, MAX_SERVICES, MAX_SOCKETS,
+    NO_PORT, QUEUES_PER_INTERFACE, ServiceKey, ServiceWords, inside_key,
 };
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::satp::Header;
@@ -43,9 +43,9 @@ static INSIDE: LpmTrie<InsideKey, u8> = LpmTrie::with_max_entries(MAX_INSIDE, 0)
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, bool> = LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
 
-/// Interface index to slot: the place of the interface in [`SOCKETS`].
+/// The interfaces, which are few enough to be compared one by one: that is quicker than to hash.
 #[map]
-static SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_INTERFACES, 0);
+static INTERFACES: Array<Interfaces> = Array::with_max_entries(1, 0);
 
 /// The AF_XDP sockets, at `slot * QUEUES_PER_INTERFACE + queue`.
 #[map]
@@ -114,8 +114,7 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
             (sender(&frame, &network)?, network)
         }
     };
-    // SAFETY: a slot is written once, before the program is attached to the interface.
-    let slot = *unsafe { SLOTS.get(ctx.ingress_ifindex() as u32) }.ok_or(Verdict::NoSocket)?;
+    let slot = slot(ctx.ingress_ifindex() as u32).ok_or(Verdict::NoSocket)?;
     let queue = ctx.rx_queue_index();
     if queue >= QUEUES_PER_INTERFACE {
         return Err(Verdict::NoSocket);
@@ -124,6 +123,14 @@ fn steer(ctx: &XdpContext) -> Result<u32, Verdict> {
     // The helper looks the socket up: a place without one fails here, before the packet is given away.
     let action = SOCKETS.redirect(place, 0).map_err(|_| Verdict::NoSocket)?;
     if admit(&network, &sender, place) { Ok(action) } else { Err(Verdict::Overload) }
+}
+
+/// The place of an interface in [`SOCKETS`].
+#[inline(always)]
+fn slot(ifindex: u32) -> Option<u32> {
+    // A place is written once, before the program is attached to its interface.
+    let place = INTERFACES.get(0)?.iter().position(|index| *index == ifindex)?;
+    Some(place as u32)
 }
 
 /// By whom a packet for a service or a client is, or why it is none of ours.

@@ -5,10 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use anytun_common::map::{FRAGMENT, InsideKey, MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey, inside_key};
+use anytun_common::map::{
+    FRAGMENT, InsideKey, Interfaces, MAX_INTERFACES, QUEUES_PER_INTERFACE, ServiceKey, inside_key,
+};
 use anytun_common::verdict::Verdict;
 use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -81,7 +83,9 @@ pub struct Program {
     inside: LpmTrie<MapData, InsideKey, u8>,
     /// What `inside` holds.
     current: HashSet<Inside>,
-    slots: HashMap<MapData, u32, u32>,
+    /// The map of interfaces, and what it holds.
+    slots: Array<MapData, Interfaces>,
+    interfaces: Interfaces,
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
     backlogs: Backlogs,
@@ -118,7 +122,8 @@ impl Program {
         Ok(Self {
             services: Services::new(map("SERVICES")?, map("FEW_SERVICES")?).map_err(map_error)?,
             inside: map("INSIDE")?.try_into().map_err(map_error)?,
-            slots: map("SLOTS")?.try_into().map_err(map_error)?,
+            slots: map("INTERFACES")?.try_into().map_err(map_error)?,
+            interfaces: Interfaces::default(),
             sockets: map("SOCKETS")?.try_into().map_err(map_error)?,
             verdicts: map("VERDICTS")?.try_into().map_err(map_error)?,
             backlogs: backlogs(map("BACKLOGS")?)?,
@@ -156,10 +161,9 @@ impl Program {
     ///
     /// [`HostError::Other`] when `slot` is not below [`MAX_INTERFACES`].
     pub fn set_slot(&mut self, ifindex: u32, slot: u32) -> Result<(), HostError> {
-        if slot >= MAX_INTERFACES {
-            return Err(HostError::other(format!("slot {slot} of {MAX_INTERFACES}"), io::ErrorKind::InvalidInput));
-        }
-        self.slots.insert(ifindex, slot, 0).map_err(map_error)
+        let wrong = || HostError::other(format!("slot {slot} of {MAX_INTERFACES}"), io::ErrorKind::InvalidInput);
+        *self.interfaces.get_mut(slot as usize).ok_or_else(wrong)? = ifindex;
+        self.slots.set(0, self.interfaces, 0).map_err(map_error)
     }
 
     /// Hands packets to the sockets of a worker: those of each to the one of their queue. The kernel takes a socket out when
