@@ -7,6 +7,7 @@ mod counters;
 pub mod datagram;
 mod fragments;
 mod handover;
+mod head;
 pub mod io;
 mod local;
 pub mod memory;

@@ -6,6 +6,7 @@ use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
 
 use super::batch::{End, Live, Packet};
+use super::head::Before;
 use super::passage::{Passage, client_of};
 use super::stage::Stage;
 use crate::satp::window::{Fresh, Refusal};
@@ -38,9 +39,9 @@ pub(super) fn open(
 ) {
     let (tables, worker) = (passage.tables, passage.worker);
     passage.packets().for_each(|(memory, _)| prefetch::slice(memory, HEADER_LINES));
-    let mut any_outside = false;
+    let (mut any_outside, mut before) = (false, Before::default());
     passage.received(|frame, packet, tables| {
-        parse(frame, packet, tables)?;
+        parse(frame, packet, tables, &mut before)?;
         any_outside |= packet.is_from_outside();
         Ok(())
     });
@@ -77,9 +78,17 @@ pub(super) fn open(
 
 /// Finds the SATP packet in a frame, or the IP packet that came from outside as it is.
 #[inline]
-fn parse(frame: &[u8], packet: &mut Packet, tables: &Tables) -> Result<(), End> {
+fn parse(frame: &[u8], packet: &mut Packet, tables: &Tables, before: &mut Before) -> Result<(), End> {
+    if let Some(like) = before.parsed(frame) {
+        *packet = like;
+        return Ok(());
+    }
     match plain(frame) {
-        Some(network) => find(frame, &network, packet, tables),
+        Some(network) => {
+            find(frame, &network, packet, tables)?;
+            before.note(frame, packet);
+            Ok(())
+        }
         None => parse_any(frame, packet, tables),
     }
 }
