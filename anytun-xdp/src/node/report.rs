@@ -278,7 +278,7 @@ fn worker(node: &Running, (index, view): (usize, &WorkerView)) -> Worker {
             rx_batches: io.rx_batches,
             tx_batches: io.tx_batches,
             rx_packets: view.counters.rx_packets(),
-            tx_packets: view.counters.verdict(Verdict::Forwarded),
+            tx_packets: view.counters.tx_packets(),
         },
         verdicts,
         copies: view.counters.copies(),

@@ -107,6 +107,11 @@ impl WorkerCounters {
         self.rx_packets.load(Ordering::Relaxed)
     }
 
+    /// Packets handed over for transmission, one in two fragments once: sealed for clients, or sent out of an open network.
+    pub fn tx_packets(&self) -> u64 {
+        self.verdict(Verdict::Forwarded) + self.verdict(Verdict::Outward)
+    }
+
     /// Packets of the node's kernel that were taken from the slow path, and queries for members of groups.
     pub fn injected(&self) -> u64 {
         self.injected.load(Ordering::Relaxed)

@@ -94,6 +94,13 @@ fn download(family: usize, offload: bool) -> Result<()> {
     let after = open.node.status()?;
     let ended = |status: &Status| ["no-neighbour", "no-way", "too-big"].map(|end| status.verdict(end));
     ensure!(ended(&before) == ended(&after), "packets found no way although all was known: {:?}", after.workers);
+    // Both directions are sent: what goes to the client, and what leaves for the server as it was in the tunnel.
+    let [into, out] = ["forwarded", "outward"].map(|way| after.verdict(way) - before.verdict(way));
+    let sent = after.io().tx_packets - before.io().tx_packets;
+    ensure!(
+        into > 0 && out > 0 && sent > into.max(out),
+        "{sent} packets sent, {into} into the tunnel and {out} out of it"
+    );
     Ok(())
 }
 
