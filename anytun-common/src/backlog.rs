@@ -8,8 +8,8 @@
 /// Flows told apart in each queue. Those that share a bucket share its part.
 pub const FLOWS_PER_QUEUE: u32 = 256;
 
-/// Packets in a queue up to which nobody is counted: one batch of a worker.
-const CALM: u64 = 64;
+/// Packets in a queue up to which nobody is counted: what workers let gather.
+pub const CALM: u64 = 256;
 
 /// How far the worker of one queue is. Shared memory: the XDP program writes the one part, the worker the other, each on a
 /// cache line of its own. `T` is an atomic `u64`.

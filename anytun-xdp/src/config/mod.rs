@@ -119,7 +119,7 @@ pub struct Node {
 /// What a worker does while there are no packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Idle {
-    /// Looks a few times more, then sleeps until one comes: an idle node costs nothing.
+    /// Sleeps until one comes, or, under load, until several batches have: an idle node costs nothing.
     Sleep,
     /// Looks again and again: the shortest latency, and a processor for each worker.
     Spin,

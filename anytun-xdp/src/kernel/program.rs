@@ -155,14 +155,16 @@ impl Program {
         Ok(())
     }
 
-    /// Gives the interface `ifindex` its place in the map of sockets. To be done before it is attached to.
+    /// Gives the interface `ifindex` its place in the map of sockets, its only one. To be done before it is attached to.
     ///
     /// # Errors
     ///
     /// [`HostError::Other`] when `slot` is not below [`MAX_INTERFACES`].
     pub fn set_slot(&mut self, ifindex: u32, slot: u32) -> Result<(), HostError> {
         let wrong = || HostError::other(format!("slot {slot} of {MAX_INTERFACES}"), io::ErrorKind::InvalidInput);
-        *self.interfaces.get_mut(slot as usize).ok_or_else(wrong)? = ifindex;
+        let mut interfaces = self.interfaces.map(|index| if index == ifindex { 0 } else { index });
+        *interfaces.get_mut(slot as usize).ok_or_else(wrong)? = ifindex;
+        self.interfaces = interfaces;
         self.slots.set(0, self.interfaces, 0).map_err(map_error)
     }
 

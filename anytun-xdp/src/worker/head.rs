@@ -1,4 +1,4 @@
-//! The outer headers of the packet before: most packets of a batch have the same, and what was found in them.
+//! The outer headers of the packet before, and what was found in them: in a batch of few flows most packets have the same.
 
 use anytun_common::wire::satp::HEADER;
 use anytun_common::wire::{Bytes, checksum, ethernet, ipv4, udp};
@@ -39,7 +39,7 @@ const FIXED: [u128; ROWS] = {
 
 /// The outer headers of a packet, without what varies.
 #[derive(Clone, Copy, Debug)]
-struct Head {
+pub(super) struct Head {
     rows: [u128; ROWS],
     tail: [u8; TAIL],
     /// What identification and checksum of IPv4 add to the sum of its header, which is right for all if it is for one.
@@ -49,8 +49,9 @@ struct Head {
 }
 
 impl Head {
+    /// Those of a frame that is long enough.
     #[inline]
-    fn of(frame: &[u8]) -> Option<Self> {
+    pub(super) fn of(frame: &[u8]) -> Option<Self> {
         let octets = frame.first_chunk::<END>()?;
         let mut rows = [0; ROWS];
         for (index, row) in rows.iter_mut().enumerate() {
@@ -73,23 +74,20 @@ impl Head {
 pub(super) struct Before(Option<(Head, Packet)>);
 
 impl Before {
-    /// What parsing this frame finds, if it is like the one before.
+    /// What parsing a frame that begins so finds, if it is like the one before.
     #[inline]
-    pub(super) fn parsed(&self, frame: &[u8]) -> Option<Packet> {
-        let (head, packet) = self.0.as_ref()?;
-        if !head.is_like(&Head::of(frame)?) {
-            return None;
-        }
+    pub(super) fn parsed(&self, own: &Head, frame: &[u8]) -> Option<Packet> {
+        let (_, packet) = self.0.as_ref().filter(|(head, _)| head.is_like(own))?;
         let mut packet = *packet;
         packet.header.sequence = u32::from_be_bytes(frame.read(START)?);
         Some(packet)
     }
 
-    /// Notes what was found in a plain frame.
+    /// Notes what was found in a plain frame that begins so.
     #[inline]
-    pub(super) fn note(&mut self, frame: &[u8], packet: &Packet) {
+    pub(super) fn note(&mut self, head: Head, packet: &Packet) {
         // What is for no service has no SATP header.
-        self.0 = if packet.is_from_outside() { None } else { Head::of(frame).map(|head| (head, *packet)) };
+        self.0 = (!packet.is_from_outside()).then_some((head, *packet));
     }
 }
 
@@ -134,8 +132,12 @@ mod tests {
     fn before(frame: &[u8]) -> Before {
         let (datagram, header) = found(frame).expect("a packet");
         let mut before = Before::default();
-        before.note(frame, &Packet::new(&datagram, header, 3).expect("a small one"));
+        before.note(Head::of(frame).expect("long enough"), &Packet::new(&datagram, header, 3).expect("a small one"));
         before
+    }
+
+    fn parsed(before: &Before, frame: &[u8]) -> Option<Packet> {
+        before.parsed(&Head::of(frame)?, frame)
     }
 
     /// Whatever one bit or two of the headers are changed to.
@@ -152,7 +154,7 @@ mod tests {
                 if other > one {
                     frame[other / 8] ^= 1 << (other % 8);
                 }
-                let Some(packet) = before.parsed(&frame) else { continue };
+                let Some(packet) = parsed(&before, &frame) else { continue };
                 alike += 1;
                 let (same, own) = found(&frame).expect("what is like a packet is one");
                 assert_eq!((same, Header { sequence: header.sequence, ..own }), (datagram, header), "{one} {other}");
@@ -172,7 +174,7 @@ mod tests {
             frame[IP + 4..IP + 6].copy_from_slice(&number.to_be_bytes());
             frame[START + 2..START + 4].copy_from_slice(&number.to_be_bytes());
             sign(&mut frame);
-            let packet = before.parsed(&frame).expect("the same headers");
+            let packet = parsed(&before, &frame).expect("the same headers");
             assert_eq!(packet.header.sequence, 0x0102_0000 | u32::from(number));
         }
     }
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn a_frame_of_another_length_is_another() {
         let (first, before) = (frame(), before(&frame()));
-        assert!(before.parsed(&first).is_some());
-        assert!((0..first.len()).all(|length| before.parsed(&first[..length]).is_none()));
+        assert!(parsed(&before, &first).is_some());
+        assert!((0..first.len()).all(|length| parsed(&before, &first[..length]).is_none()));
     }
 }

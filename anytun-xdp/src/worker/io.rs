@@ -70,8 +70,8 @@ pub trait PacketIo {
     /// Collects completed frames, and keeps the FILL rings full.
     fn reclaim(&mut self);
 
-    /// Wakes the kernel for every ring that asks for it.
-    fn kick(&mut self);
+    /// Wakes the kernel for every ring that asks for it; returns whether it has taken all that is to be sent.
+    fn kick(&mut self) -> bool;
 
     /// Sleeps until a packet arrives, the worker is woken, or the time is up.
     fn wait(&mut self, timeout: Duration);

@@ -90,20 +90,25 @@ impl<I: PacketIo> Lane<I> {
 
     /// Sleeps until there is something to do, or the time is up.
     pub(super) fn sleep(&mut self, timeout: Duration) {
-        self.pause(timeout, I::wait);
+        // What is not taken yet may be being put in by a thread that waits for this processor.
+        self.pause(|io, is_asked| io.wait(if is_asked { timeout.min(REST) } else { timeout }));
     }
 
-    /// Lets packets gather for that long, unless others than those who send them wake the worker.
+    /// Lets packets gather for that long, unless others than those who send them want the worker.
     pub(super) fn gather(&mut self, time: Duration) {
-        self.pause(time, I::gather);
+        self.pause(|io, is_asked| {
+            if !is_asked {
+                io.gather(time);
+            }
+        });
     }
 
-    fn pause(&mut self, time: Duration, pause: fn(&mut I, Duration)) {
-        // Both pipes are asked before, as either is to wake the worker.
+    /// Does that while both pipes are asked to wake the worker; says whether either has something already.
+    fn pause(&mut self, pause: impl FnOnce(&mut I, bool)) {
+        // Both are asked before, as either is to wake it.
         let local = self.local.as_ref().is_none_or(|local| local.half.doze());
         let datagrams = self.datagrams.as_ref().is_none_or(Inlet::doze);
-        // What is not taken yet may be being put in by a thread that waits for this processor.
-        pause(&mut self.io, if local && datagrams { time } else { time.min(REST) });
+        pause(&mut self.io, !(local && datagrams));
         self.local.iter().for_each(|local| local.half.rise());
         self.datagrams.iter().for_each(Inlet::rise);
     }

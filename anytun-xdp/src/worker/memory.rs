@@ -41,6 +41,8 @@ struct Port {
     fill: Vec<Frame>,
     arrived: VecDeque<Frame>,
     tx: VecDeque<Frame>,
+    /// How many of them the kernel was told of: only these it sends.
+    told: usize,
     sent: Vec<Vec<u8>>,
 }
 
@@ -134,7 +136,9 @@ impl PacketIo for Memory {
 
     fn reclaim(&mut self) {
         for port in &mut self.ports {
-            for mut frame in port.tx.drain(..self.kernel.complete.min(port.tx.len())) {
+            let count = self.kernel.complete.min(port.told);
+            port.told -= count;
+            for mut frame in port.tx.drain(..count) {
                 if self.kernel.keep {
                     port.sent.push(frame.memory[..frame.length].to_vec());
                 }
@@ -148,17 +152,22 @@ impl PacketIo for Memory {
         }
     }
 
-    fn kick(&mut self) {
+    fn kick(&mut self) -> bool {
         self.counters.tx_kicks += 1;
+        self.ports.iter_mut().for_each(|port| port.told = port.tx.len());
+        true
     }
 
     fn wait(&mut self, timeout: Duration) {
         self.waited = Some(timeout);
         self.counters.polls += 1;
+        // Who waits for sockets tells it, too.
+        self.ports.iter_mut().for_each(|port| port.told = port.tx.len());
     }
 
     fn gather(&mut self, time: Duration) {
-        self.wait(time);
+        self.waited = Some(time);
+        self.counters.polls += 1;
     }
 
     fn packet<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {

@@ -1,5 +1,6 @@
 //! The worker: the thread that owns one queue of every interface. It receives a batch, runs each stage over all of it
-//! (parse, look up, open, route, seal), transmits, and sleeps when there is nothing to do.
+//! (parse, look up, open, route, seal), transmits, and sleeps when there is nothing to do. Full batches follow one another
+//! before the kernel is made to send them.
 
 mod batch;
 mod copies;
@@ -84,7 +85,7 @@ struct Lane<I: PacketIo> {
     packets: Box<[Packet; BATCH]>,
     crypto: Batch,
     outboxes: Vec<Outbox<I::Frame>>,
-    /// Turns whose packets the kernel has not been told of.
+    /// What the kernel has not been told of.
     held: Held,
     /// Packets that are sent in fragments, when their batch is done.
     oversized: Oversized<I::Frame>,
@@ -161,16 +162,17 @@ impl<I: PacketIo> Worker<I> {
     pub fn run(mut self, start: Instant, idle: Idle, scheduling: Scheduling, stop: &AtomicBool) {
         let mut pace = Pace::new(idle, scheduling, start.elapsed());
         while !stop.load(Ordering::Relaxed) {
+            let before = self.lane.tally.rx_packets;
             let carried = self.turn(pace.now().as_millis() as u64);
-            match pace.after(carried, || start.elapsed()) {
+            let received = self.lane.tally.rx_packets - before;
+            match pace.after(carried, received as usize, || start.elapsed()) {
                 Pause::No => continue,
                 Pause::Show => {
                     self.show();
                     continue;
                 }
                 Pause::Rest(time) => {
-                    self.lane.held.release();
-                    self.lane.io.kick();
+                    self.lane.kick();
                     thread::sleep(time);
                 }
                 Pause::Gather(time) => {
@@ -195,8 +197,8 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// Takes one batch from every port through the stages, a few packets of the kernel, a few that it received, queries for
-    /// members of groups, and copies of packets to groups; returns how many packets and copies that were. `now` is in
-    /// milliseconds since the node started.
+    /// members of groups, and copies of packets to groups; returns how many packets and copies that were. After a full batch
+    /// what is sent may wait in the TX rings for the next turn. `now` is in milliseconds since the node started.
     pub fn turn(&mut self, now: u64) -> usize {
         self.observed_turn(now, |_| ())
     }
@@ -212,7 +214,7 @@ impl<I: PacketIo> Worker<I> {
         lane.renumber_copies(tables);
         lane.renumber_unresolved(tables);
         let resolved = lane.send_resolved(tables, ways, now);
-        let mut total = 0;
+        let (mut total, mut is_full) = (0, false);
         for port in 0..lane.io.ports() {
             let received = lane.io.receive(port, &mut lane.received, BATCH);
             done(Stage::Receive);
@@ -222,6 +224,7 @@ impl<I: PacketIo> Worker<I> {
                 lane.send_fragments(tables, ways, now);
                 done(Stage::Transmit);
                 total += received;
+                is_full |= received >= BATCH;
             }
         }
         let received = total;
@@ -230,8 +233,8 @@ impl<I: PacketIo> Worker<I> {
         total += lane.take_datagrams(tables, ways, now);
         total += lane.send_queries(tables, ways, now);
         let copied = lane.send_copies(tables, ways, now);
-        if lane.held.is_due(received) {
-            lane.io.kick();
+        if lane.held.is_due(received, is_full) {
+            lane.kick();
         }
         lane.tally.turns += 1;
         let all = total + copied + resolved;

@@ -6,7 +6,7 @@ use anytun_common::wire::ethernet;
 use anytun_common::wire::satp::{HEADER, Header, PAYLOAD_TYPE};
 
 use super::batch::{End, Live, Packet};
-use super::head::Before;
+use super::head::{Before, Head};
 use super::passage::{Passage, client_of};
 use super::stage::Stage;
 use crate::satp::window::{Fresh, Refusal};
@@ -79,14 +79,17 @@ pub(super) fn open(
 /// Finds the SATP packet in a frame, or the IP packet that came from outside as it is.
 #[inline]
 fn parse(frame: &[u8], packet: &mut Packet, tables: &Tables, before: &mut Before) -> Result<(), End> {
-    if let Some(like) = before.parsed(frame) {
+    let head = Head::of(frame);
+    if let Some(like) = head.as_ref().and_then(|head| before.parsed(head, frame)) {
         *packet = like;
         return Ok(());
     }
     match plain(frame) {
         Some(network) => {
             find(frame, &network, packet, tables)?;
-            before.note(frame, packet);
+            if let Some(head) = head {
+                before.note(head, packet);
+            }
             Ok(())
         }
         None => parse_any(frame, packet, tables),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anytun_common::backlog::CALM;
+
 use super::BATCH;
 use crate::config::{Idle, Scheduling};
 
@@ -19,13 +21,14 @@ pub(super) const REST: Duration = Duration::from_micros(100);
 /// Packets that a worker lets gather under load, and the longest and the shortest time that it gives them. Where it shares
 /// a processor with the kernel's receiving, that wakes it every 64 packets, and for so few both find caches cold.
 const GATHERED: u32 = 4 * BATCH as u32;
+const _: () = assert!(GATHERED as u64 <= CALM);
 const LONGEST_GATHER: Duration = Duration::from_micros(200);
 const SHORTEST_GATHER: Duration = Duration::from_micros(50);
 /// Fewer packets in the longest time are not waited for.
 const FEW: u32 = BATCH as u32 / 2;
 
-/// Full turns after which the kernel is made to send at the latest.
-const TURNS_A_KICK: u32 = 4;
+/// Packets received after which the kernel is made to send at the latest: as many as one call sends.
+const HELD: usize = 4 * BATCH;
 
 /// What a worker does before its next turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,14 +59,25 @@ pub struct Pace {
     /// When the last pause began, and whether packets were to gather in it.
     paused: Duration,
     gathered: bool,
-    /// Packets since.
-    carried: u64,
+    /// Packets received since, and whether those that waited right after it filled a batch.
+    received: u64,
+    was_full: bool,
 }
 
 impl Pace {
     /// The pauses of a worker that begins at a time.
     pub const fn new(idle: Idle, scheduling: Scheduling, now: Duration) -> Self {
-        Self { idle, scheduling, empty: 0, now, rested: now, paused: now, gathered: false, carried: 0 }
+        Self {
+            idle,
+            scheduling,
+            empty: 0,
+            now,
+            rested: now,
+            paused: now,
+            gathered: false,
+            received: 0,
+            was_full: false,
+        }
     }
 
     /// The time when `clock` was last read.
@@ -71,10 +85,13 @@ impl Pace {
         self.now
     }
 
-    /// What is to be done after a turn that carried so many packets.
+    /// What is to be done after a turn that carried so many packets, and received so many of these from interfaces.
     #[inline]
-    pub fn after(&mut self, carried: usize, clock: impl FnOnce() -> Duration) -> Pause {
-        self.carried += carried as u64;
+    pub fn after(&mut self, carried: usize, received: usize, clock: impl FnOnce() -> Duration) -> Pause {
+        if self.received == 0 {
+            self.was_full = received >= BATCH;
+        }
+        self.received += received as u64;
         if carried > 0 {
             self.empty = 0;
             self.now = clock();
@@ -92,7 +109,7 @@ impl Pace {
             return Pause::Show;
         }
         let gather = self.gather();
-        (self.paused, self.gathered, self.carried) = (self.now, gather.is_some(), 0);
+        (self.paused, self.gathered, self.received) = (self.now, gather.is_some(), 0);
         gather.map_or(Pause::Sleep, Pause::Gather)
     }
 
@@ -106,15 +123,16 @@ impl Pace {
         self.now = now;
     }
 
-    /// How long packets are to gather: only under load, which is when a batch was full.
+    /// How long packets are to gather: only under load, and only where the kernel wakes the worker when a whole batch is there
+    /// instead of when the first packet is.
     fn gather(&self) -> Option<Duration> {
         // After a pause for more it takes more, so that where little comes it is not made late for good.
         let least = if self.gathered { 2 * BATCH } else { BATCH };
-        if self.carried < least as u64 {
+        if !self.was_full || self.received < least as u64 {
             return None;
         }
-        let carried = u32::try_from(self.carried).unwrap_or(u32::MAX);
-        let each = self.now.saturating_sub(self.paused) / carried;
+        let received = u32::try_from(self.received).unwrap_or(u32::MAX);
+        let each = self.now.saturating_sub(self.paused) / received;
         let time = (each * GATHERED).min(LONGEST_GATHER);
         (each * FEW <= LONGEST_GATHER && time >= SHORTEST_GATHER).then_some(time)
     }
@@ -123,24 +141,25 @@ impl Pace {
 /// What was sent without the kernel being told yet: one call sends several batches.
 #[derive(Debug, Default)]
 pub struct Held {
-    turns: u32,
+    /// Packets received since it was told.
+    packets: usize,
+    /// Whether it left some of them when it was.
+    is_behind: bool,
 }
 
 impl Held {
-    /// Whether the kernel is to be told after a turn that received so many packets: not yet as long as more follow.
+    /// Whether the kernel is to be told after a turn that received so many packets: not yet where more follow, as they do
+    /// behind a batch that was full.
     #[inline]
-    pub const fn is_due(&mut self, received: usize) -> bool {
-        self.turns += 1;
-        let is_due = received < BATCH || self.turns >= TURNS_A_KICK;
-        if is_due {
-            self.turns = 0;
-        }
-        is_due
+    pub const fn is_due(&mut self, received: usize, is_full: bool) -> bool {
+        self.packets += received;
+        !is_full || self.is_behind || self.packets >= HELD
     }
 
-    /// Notes that the kernel was told.
-    pub const fn release(&mut self) {
-        self.turns = 0;
+    /// Notes that the kernel was told, and whether it sent all.
+    #[inline]
+    pub const fn release(&mut self, all: bool) {
+        *self = Self { packets: 0, is_behind: !all };
     }
 }
 
@@ -166,7 +185,7 @@ mod tests {
         /// A turn that takes so long.
         fn turn(&mut self, carried: usize, time: Duration) -> Pause {
             self.now += time;
-            self.pace.after(carried, || self.now)
+            self.pace.after(carried, carried, || self.now)
         }
 
         /// A pause that takes so long.
@@ -266,16 +285,53 @@ mod tests {
         }
     }
 
+    /// Packets come one by one while it works: it never sleeps long for them, however many they are.
+    #[test]
+    fn a_worker_that_the_first_packet_wakes_does_not_wait_for_others() {
+        let mut runner = Runner::new(Idle::Sleep, Scheduling::Fifo);
+        for _ in 0..100 {
+            for carried in [2, 1, 3, BATCH, BATCH, BATCH, 1] {
+                assert_eq!(runner.turn(carried, us(20)), Pause::No);
+            }
+            assert_eq!(runner.turn(0, us(1)), Pause::Sleep);
+            runner.pause(us(100));
+        }
+    }
+
+    /// Copies for the members of a group, or packets of the node's kernel.
+    #[test]
+    fn what_is_not_received_is_no_load() {
+        let mut pace = Pace::new(Idle::Sleep, Scheduling::Other, Duration::ZERO);
+        for turn in 0..10 {
+            assert_eq!(pace.after(4 * BATCH, 1, || us(20 * turn)), Pause::No);
+        }
+        assert_eq!(pace.after(0, 0, || us(200)), Pause::Sleep);
+    }
+
     #[test]
     fn what_full_batches_send_waits_for_a_few_more() {
+        /// Whether the kernel is told after each turn, and sends all.
+        fn told(held: &mut Held, turns: &[(usize, bool)]) -> Vec<bool> {
+            let told = turns.iter().map(|&(received, is_full)| {
+                let is_due = held.is_due(received, is_full);
+                if is_due {
+                    held.release(true);
+                }
+                is_due
+            });
+            told.collect()
+        }
         let mut held = Held::default();
-        let mut due = |received| held.is_due(received);
-        assert!(due(0) && due(1) && due(BATCH - 1));
-        assert_eq!([BATCH; 9].map(&mut due), [false, false, false, true, false, false, false, true, false]);
-        assert!(due(3), "no more follow");
-        assert_eq!([BATCH; 4].map(&mut due), [false, false, false, true]);
-        held.is_due(BATCH);
-        held.release();
-        assert_eq!([BATCH; 4].map(|received| held.is_due(received)), [false, false, false, true]);
+        assert_eq!(told(&mut held, &[(0, false), (1, false), (BATCH - 1, false)]), [true; 3]);
+        let full = (BATCH, true);
+        assert_eq!(told(&mut held, &[full; 9]), [false, false, false, true, false, false, false, true, false]);
+        assert_eq!(told(&mut held, &[(3, false), full, full, full, full]), [true, false, false, false, true]);
+        // Of four interfaces.
+        assert_eq!(told(&mut held, &[(4 * BATCH, true), (BATCH, false), full]), [true, true, false]);
+        // What the kernel left is not added to.
+        held.release(false);
+        assert!(held.is_due(BATCH, true));
+        held.release(true);
+        assert!(!held.is_due(BATCH, true));
     }
 }

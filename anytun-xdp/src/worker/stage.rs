@@ -27,7 +27,7 @@ pub enum Stage {
     Enclose,
     /// Frames go into TX rings and count for the client.
     Transmit,
-    /// The kernel is woken, the worker's counters are shown.
+    /// The kernel is made to send, unless more is to be sent with it, and the worker's counters are shown.
     Close,
 }
 

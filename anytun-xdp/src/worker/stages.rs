@@ -133,6 +133,12 @@ impl<I: PacketIo> Lane<I> {
         self.send_fragments(tables, ways, now);
     }
 
+    /// Makes the kernel send what was handed over.
+    pub(super) fn kick(&mut self) {
+        let all = self.io.kick();
+        self.held.release(all);
+    }
+
     /// Hands over what is in the outboxes.
     pub(super) fn transmit(&mut self, tables: &Tables) {
         let Self { index, io, tally, outboxes, .. } = self;

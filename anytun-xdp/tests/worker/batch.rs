@@ -6,6 +6,8 @@ use std::sync::Arc;
 use anytun_common::verdict::Verdict;
 use anytun_common::wire::checksum;
 use anytun_xdp::satp::{AesCtr, Auth, Keys, Secret, Suite};
+use anytun_xdp::worker::BATCH;
+use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::Kernel;
 
 use super::bench::{Bench, CONFIG, Peer, inner};
@@ -244,4 +246,32 @@ fn a_neighbour_is_used_as_long_as_packets_go_its_way() {
     }
     assert!(!is_used());
     assert_eq!(bench.count(Verdict::Outward), 5);
+}
+
+/// The kernel is told of full batches together, and at once of what is followed by nothing.
+#[test]
+fn one_call_sends_several_full_batches() {
+    let mut bench = Bench::introduced(Kernel { tx_ring: 512, fill_ring: 512, ..Kernel::default() }, 2048);
+    let (alice, bob) = (bench.alice.inner, bench.bob.inner);
+    bench.turn();
+    let calls = |bench: &mut Bench| bench.worker.io_mut().counters().tx_kicks;
+    let arrive = |bench: &mut Bench, packets: usize| {
+        for _ in 0..packets {
+            let frame = bench.alice.send(alice, bob, 84);
+            bench.arrive(0, &frame);
+        }
+    };
+    arrive(&mut bench, 5 * BATCH + 1);
+    let before = calls(&mut bench);
+    let mut told = || {
+        assert!(bench.turn() > 0);
+        (calls(&mut bench) - before, bench.worker.io_mut().sent(1).len())
+    };
+    // The turn after the call collects what it sent.
+    assert_eq!([0; 6].map(|_| told()), [(0, 0), (0, 0), (0, 0), (1, 0), (1, 4 * BATCH), (2, 0)]);
+    assert_eq!(bench.sent(1).len(), BATCH + 1);
+    let before = calls(&mut bench);
+    arrive(&mut bench, 1);
+    bench.turn();
+    assert_eq!(calls(&mut bench), before + 1);
 }

@@ -111,9 +111,11 @@ fn reflect(mut io: Xsk, addresses: &[Addresses], spin: bool) {
     let (mut pace, mut held) = (Pace::new(idle, scheduling, start.elapsed()), Held::default());
     loop {
         io.reclaim();
-        let mut total = 0;
+        let (mut total, mut is_full) = (0, false);
         for (from, addresses) in addresses.iter().enumerate() {
-            total += io.receive(from, &mut frames, BATCH);
+            let received = io.receive(from, &mut frames, BATCH);
+            total += received;
+            is_full |= received == BATCH;
             for frame in &mut frames {
                 if let Some(header) = io.buffer(frame).first_chunk_mut() {
                     *header = *addresses;
@@ -128,14 +130,13 @@ fn reflect(mut io: Xsk, addresses: &[Addresses], spin: bool) {
                 frames.drain(..).for_each(|frame| io.recycle(frame));
             }
         }
-        if held.is_due(total) {
-            io.kick();
+        if held.is_due(total, is_full) {
+            held.release(io.kick());
         }
-        match pace.after(total, || start.elapsed()) {
+        match pace.after(total, total, || start.elapsed()) {
             Pause::No | Pause::Show => continue,
             Pause::Rest(time) => {
-                held.release();
-                io.kick();
+                held.release(io.kick());
                 thread::sleep(time);
             }
             Pause::Gather(time) => io.gather(time),

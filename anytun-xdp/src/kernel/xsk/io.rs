@@ -108,11 +108,14 @@ impl PacketIo for Xsk {
         }
     }
 
-    fn kick(&mut self) {
+    fn kick(&mut self) -> bool {
+        let mut all = true;
         for port in self.ports.iter_mut().flatten() {
             self.counters.tx_kicks += port.kick_tx();
             self.counters.fill_kicks += u64::from(port.kick_fill());
+            all &= port.unsent() == 0;
         }
+        all
     }
 
     fn wait(&mut self, timeout: Duration) {

@@ -292,6 +292,8 @@ fn bind(umem: &Umem, spec: &PortSpec, zero_copy: bool, frame_size: u32) -> Resul
     let mut port = Port::new(rx, tx, fill, completion, report);
     port.report.zero_copy = stats::is_zero_copy(port.fd()).map_err(refused)?;
     stats::raise_tx_budget(port.fd(), BATCH as u32);
+    // Twice that is what the kernel takes it for (socket(7)), and what copies of full frames are charged with at most.
+    stats::raise_send_buffer(port.fd(), TX_RING * (frame_size + 1024));
     Ok(port)
 }
 

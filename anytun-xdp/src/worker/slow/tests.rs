@@ -207,6 +207,29 @@ fn a_worker_sleeps_for_a_moment_while_something_is_handed_over_to_it() {
     }
 }
 
+/// Packets may gather as long as nobody else wants the worker.
+#[test]
+fn a_worker_lets_nothing_gather_while_something_is_handed_over_to_it() {
+    let (half, mut thread) = pair(2, 64);
+    let (inlet, mut feed) = inlet(2, 64, Bell::new(|| ()));
+    let mut worker = worker();
+    worker.connect(half);
+    worker.receive_from(inlet);
+    let mut gather = || {
+        worker.io_mut().waited = None;
+        worker.lane.gather(REST);
+        let waited = worker.io_mut().waited;
+        worker.turn(0);
+        waited
+    };
+    assert_eq!(gather(), Some(REST));
+    for feed in [&mut thread.feed, &mut feed] {
+        feed.send(&mut Parcel::new(64), 0).unwrap();
+        assert_eq!(gather(), None);
+        assert_eq!(gather(), Some(REST), "it was taken");
+    }
+}
+
 /// Two threads, each of which sleeps whenever it finds nothing: a wake that got lost would leave both asleep for good.
 #[test]
 fn nothing_is_lost_between_threads_that_sleep() {
