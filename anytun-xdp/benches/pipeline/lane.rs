@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anytun_common::verdict::Verdict;
+use anytun_xdp::worker::io::PacketIo;
 use anytun_xdp::worker::memory::{Kernel, Memory};
 use anytun_xdp::worker::{BATCH, Stage, Worker, WorkerCounters};
 use crossbeam::utils::CachePadded;
